@@ -1,0 +1,4 @@
+//! Zero-downtime Postgres migrations.
+
+#[cfg(feature = "testing")]
+pub mod testing;
