@@ -1,4 +1,28 @@
 //! Zero-downtime Postgres migrations.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
 
+pub mod catalog;
+mod change;
+mod changes;
+mod error;
+mod expr;
+pub mod ident;
+mod migration;
+mod migrator;
+mod phase;
+mod phases;
+mod plan;
+mod step;
+mod steps;
 #[cfg(feature = "testing")]
 pub mod testing;
+
+pub use change::{Change, Touches};
+pub use error::{Error, Kind, Result};
+pub use expr::Expr;
+pub use ident::{Ident, TableName};
+pub use migration::{Entry, Marked, Migration, Migrations, Unmarked};
+pub use phase::{Context, DeployPhase, Gate, Irreversible, Phase, PhaseInfo, PhaseSeq, Rollback, Window};
+pub use plan::Plan;
+pub use step::{Action, Batches, BuildIndex, DropIndex, Lock, LockMode, Marker, Probe, Step, Work};

@@ -1,0 +1,178 @@
+//! Tables.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Column, Constraint, ForeignKey, Index};
+use crate::error::{Error, Kind, Result};
+use crate::ident::quote;
+
+/// One table with all that hangs on it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Table {
+    /// Its OID.
+    pub oid: u32,
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: TableKind,
+    /// Whether this role may alter it.
+    pub owned: bool,
+    /// Whether it is a partition of another table.
+    pub is_partition: bool,
+    /// Whether it has parents or children by plain inheritance.
+    pub inherits: bool,
+    /// Estimated rows, where Postgres has an estimate.
+    pub rows: Option<f64>,
+    /// Columns in their order, dropped ones left out.
+    pub columns: Vec<Column>,
+    /// Its indexes, by name.
+    pub indexes: Vec<Index>,
+    /// Its constraints, by name; foreign keys are in `outgoing` too.
+    pub constraints: Vec<Constraint>,
+    /// Foreign keys from this table.
+    pub outgoing: Vec<ForeignKey>,
+    /// Foreign keys to this table.
+    pub incoming: Vec<ForeignKey>,
+    /// The user's triggers: neither internal nor ours.
+    pub triggers: Vec<Trigger>,
+    /// Views, rules, policies, publications, functions and the like that read its columns.
+    pub dependents: Vec<Dependent>,
+    /// Extended statistics that name its columns: (qualified name as SQL, columns, definition).
+    pub statistics: Vec<(String, Vec<String>, String)>,
+    /// The columns of its partition key, those in expressions included.
+    pub partition_key: Vec<String>,
+    /// Every partition below a partitioned table, parents before children; empty for an ordinary one.
+    pub partitions: Vec<Leaf>,
+    /// Its replica identity.
+    pub replica_identity: ReplicaIdentity,
+}
+
+/// What a relation is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum TableKind {
+    /// A plain table.
+    #[default]
+    Ordinary,
+    /// A partitioned table.
+    Partitioned,
+    /// A view, foreign table or another relation that is no table of ours.
+    Other,
+}
+
+/// A partition at any depth.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Leaf {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// Schema of the table that it is a partition of.
+    pub parent_schema: String,
+    /// The table that it is a partition of.
+    pub parent: String,
+    /// Whether it is partitioned itself; then it holds no rows.
+    pub partitioned: bool,
+    /// Whether it is a foreign table.
+    pub foreign: bool,
+}
+
+/// A trigger of the user's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Trigger {
+    /// Its name.
+    pub name: String,
+    /// `pg_get_triggerdef`.
+    pub definition: String,
+    /// Columns that its `UPDATE OF` or `WHEN` names: those cannot be dropped while it is there.
+    pub columns: Vec<String>,
+    /// Whether it fires before the row is written.
+    pub before: bool,
+    /// The body of its function, where that is source text.
+    pub body: String,
+}
+
+/// Something that reads a column, and would break or block if it went.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Dependent {
+    /// The column; `None` for what uses the whole row.
+    pub column: Option<String>,
+    /// What it is, as `pg_describe_object` says: `view active_users`.
+    pub object: String,
+}
+
+/// `REPLICA IDENTITY`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ReplicaIdentity {
+    /// The primary key.
+    #[default]
+    Default,
+    /// None.
+    Nothing,
+    /// The whole row.
+    Full,
+    /// This index.
+    Index(String),
+}
+
+impl Table {
+    /// Its qualified name as SQL.
+    #[must_use]
+    pub fn sql(&self) -> String {
+        format!("{}.{}", quote(&self.schema), quote(&self.name))
+    }
+
+    /// A column by its name.
+    #[must_use]
+    pub fn find(&self, column: &str) -> Option<&Column> {
+        self.columns.iter().find(|found| found.name == column)
+    }
+
+    /// A column, or the error that says it is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Missing`].
+    pub fn column(&self, column: &str) -> Result<&Column> {
+        self.find(column).ok_or_else(|| {
+            Error::new(
+                Kind::Missing,
+                format!(
+                    "column \"{column}\" of table {} does not exist: check the name, case included (it has {})",
+                    self.sql(),
+                    self.columns.iter().map(Column::sql).collect::<Vec<_>>().join(", ")
+                ),
+            )
+        })
+    }
+
+    /// The columns of the primary key, else of the first valid unique index on plain NOT NULL columns without a
+    /// predicate: what names a row in an archive or a report.
+    #[must_use]
+    pub fn key(&self) -> Option<Vec<&str>> {
+        let mut best: Option<&Index> = None;
+        for index in &self.indexes {
+            let total = index.unique && index.valid && !index.tail.contains(" WHERE ");
+            let plain = index.keys.iter().all(|key| {
+                key.as_deref().and_then(|name| self.find(name)).is_some_and(|column| column.not_null)
+            });
+            if total && plain && (best.is_none() || index.primary) {
+                best = Some(index);
+            }
+        }
+        best.map(|index| index.keys.iter().filter_map(Option::as_deref).collect())
+    }
+
+    /// Whether it is partitioned.
+    #[must_use]
+    pub fn is_partitioned(&self) -> bool {
+        self.kind == TableKind::Partitioned
+    }
+}

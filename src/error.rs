@@ -1,0 +1,137 @@
+//! One opaque error with a kind.
+
+use std::fmt;
+
+/// The result of everything here that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// What went wrong, to which object, and what to do next.
+///
+/// Decide by [`kind`](Error::kind); show the `Display` text to people. The source, if any, is what Postgres or
+/// the pool said.
+#[derive(thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    message: Box<str>,
+    kind: Kind,
+    #[source]
+    source: Option<Source>,
+}
+
+/// What an [`Error`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The definition does not fit the database: an unknown type, an expression that does not compile, a
+    /// value that an option does not take.
+    Definition,
+    /// An object that a migration needs is not there.
+    Missing,
+    /// An object that a migration would create is there already, with another definition.
+    Conflict,
+    /// Postgres has no safe way to do this, or phasewise does not know one; nothing was touched.
+    Unsupported,
+    /// The role lacks a right.
+    Permission,
+    /// The server is older than Postgres 14.
+    ServerTooOld,
+    /// The ledger was written by a newer phasewise.
+    LedgerTooNew,
+    /// A row of the ledger does not make sense.
+    LedgerDamaged,
+    /// A migration that has begun was edited afterwards.
+    Changed,
+    /// No migration, or no phase, of that name.
+    Unknown,
+    /// Another instance is the driver, and did not finish in the time allowed.
+    Busy,
+    /// The lease was lost to another driver; what was under way was rolled back.
+    LeaseLost,
+    /// A lock could not be had in the time allowed; the message names the blockers.
+    Locked,
+    /// A phase cannot be left, or not be confirmed, yet.
+    GateClosed,
+    /// This build speaks a release that the schema does not allow.
+    OutsideWindow,
+    /// What was asked to be undone cannot be.
+    Irreversible,
+    /// A backfill met a row that it could not fill, or rows that never converge.
+    Backfill,
+    /// The connection could not be made, or broke.
+    Connection,
+    /// Postgres refused a statement for another reason.
+    Database,
+}
+
+impl Error {
+    /// An error with its full text. Public, so that a change of your own can refuse in the same way.
+    #[cold]
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { message: message.into().into_boxed_str(), kind, source: None }
+    }
+
+    /// The same, caused by `source`.
+    #[cold]
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What this is about.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The SQLSTATE, where Postgres reported one.
+    #[must_use]
+    pub fn code(&self) -> Option<&tokio_postgres::error::SqlState> {
+        self.postgres()?.code()
+    }
+
+    fn postgres(&self) -> Option<&tokio_postgres::Error> {
+        self.source.as_deref()?.downcast_ref::<tokio_postgres::Error>()
+    }
+
+    /// What Postgres said to a statement that was about `doing`; the kind follows from the SQLSTATE.
+    #[cold]
+    pub(crate) fn postgres_said(doing: impl fmt::Display, error: tokio_postgres::Error) -> Self {
+        use tokio_postgres::error::SqlState;
+        let (kind, said) = match error.as_db_error() {
+            None => (
+                Kind::Connection,
+                format!("{error}; check the connection and run again, it resumes where it was"),
+            ),
+            Some(db) => {
+                let kind = match db.code() {
+                    &SqlState::INSUFFICIENT_PRIVILEGE => Kind::Permission,
+                    &SqlState::LOCK_NOT_AVAILABLE => Kind::Locked,
+                    &SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN | &SqlState::CANNOT_CONNECT_NOW => {
+                        Kind::Connection
+                    }
+                    _ => Kind::Database,
+                };
+                let mut said = db.message().to_owned();
+                for more in [db.detail(), db.hint()].into_iter().flatten() {
+                    said.push_str(". ");
+                    said.push_str(more);
+                }
+                (kind, format!("{said} (SQLSTATE {})", db.code().code()))
+            }
+        };
+        Self::new(kind, format!("{doing}: {said}")).with_source(error)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.kind)
+            .field("message", &self.message)
+            .field("source", &self.source)
+            .finish()
+    }
+}

@@ -1,0 +1,235 @@
+//! Migrations: named changes with the release that this build speaks.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use crate::change::{Change, Touches};
+use crate::error::Result;
+use crate::phase::{Context, DeployPhase, DynPhase, PhaseInfo, PhaseSeq, same};
+
+/// A named change, with the release of it that this build of the application speaks.
+#[derive(Clone, Copy, Debug)]
+pub struct Migration<C, M = Unmarked> {
+    name: &'static str,
+    change: C,
+    release: u16,
+    mark: PhantomData<M>,
+}
+
+/// A migration that was not marked yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Unmarked(());
+
+/// A migration that says which release this build speaks.
+#[derive(Clone, Copy, Debug)]
+pub struct Marked(());
+
+impl<C: Change> Migration<C> {
+    /// Names a change. The name is its identity in the ledger, for ever: a date and a few words serve well.
+    ///
+    /// # Panics
+    ///
+    /// On an empty name or one longer than 200 bytes: a compile error in a definition.
+    #[must_use]
+    pub const fn new(name: &'static str, change: C) -> Self {
+        assert!(!name.is_empty(), "a migration's name is empty: write a date and a few words");
+        assert!(name.len() <= 200, "a migration's name is longer than 200 bytes: shorten it");
+        const { C::Phases::CHECK };
+        Self { name, change, release: 0, mark: PhantomData }
+    }
+
+    /// This build's code stands at the deploy phase `P`, and may run with the releases that `P` allows.
+    ///
+    /// The next deploy edits this one word. `P`'s last one means "this code needs nothing old".
+    #[must_use]
+    pub const fn deployed<P: DeployPhase<C>>(self) -> Migration<C, Marked> {
+        let release = const {
+            match P::GATE.release() {
+                Some(release) => release,
+                None => {
+                    panic!("a phase named by .deployed::<P>() has no Gate::fleet(n): it is no deploy phase")
+                }
+            }
+        };
+        Migration { name: self.name, change: self.change, release, mark: PhantomData }
+    }
+
+    /// This build carries the migration, but its code still uses the old shape only: release 0.
+    #[must_use]
+    pub const fn not_deployed(self) -> Migration<C, Marked> {
+        Migration { name: self.name, change: self.change, release: 0, mark: PhantomData }
+    }
+
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn entry(&'static self) -> Entry {
+        const {
+            let phases = C::Phases::PHASES;
+            assert!(
+                phases[phases.len() - 1].window.hi == 0,
+                "a change with several releases is not marked: add .deployed::<P>() with the deploy phase that this build's code stands at, or .not_deployed()"
+            );
+        }
+        Entry { name: self.name, migration: self }
+    }
+}
+
+impl<C: Change> Migration<C, Marked> {
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn entry(&'static self) -> Entry {
+        Entry { name: self.name, migration: self }
+    }
+}
+
+/// One migration of a set, whatever its change.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    name: &'static str,
+    migration: &'static dyn AnyMigration,
+}
+
+impl Entry {
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The release of it that this build speaks.
+    #[must_use]
+    pub fn release(&self) -> u16 {
+        self.migration.release()
+    }
+
+    /// Its phases, in order.
+    #[must_use]
+    pub fn phases(&self) -> &'static [PhaseInfo] {
+        self.migration.infos()
+    }
+
+    /// What it touches.
+    #[must_use]
+    pub fn touches(&self) -> Touches {
+        self.migration.touches()
+    }
+
+    /// The normalised definition.
+    #[must_use]
+    pub fn definition(&self) -> String {
+        self.migration.definition()
+    }
+
+    /// The SHA-256 of the normalised definition and the phases, in hexadecimal.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        use sha2::Digest as _;
+        let mut hasher = sha2::Sha256::new();
+        hasher.update(self.definition());
+        for phase in self.phases() {
+            hasher.update([0]);
+            hasher.update(phase.name);
+        }
+        hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    pub(crate) fn check(&self, cx: &Context<'_>) -> Result<()> {
+        self.migration.check(cx)
+    }
+
+    pub(crate) fn boxed_phases(&self) -> Vec<Box<dyn DynPhase>> {
+        self.migration.boxed_phases()
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("name", &self.name)
+            .field("release", &self.release())
+            .finish_non_exhaustive()
+    }
+}
+
+trait AnyMigration: Sync {
+    fn release(&self) -> u16;
+    fn infos(&self) -> &'static [PhaseInfo];
+    fn touches(&self) -> Touches;
+    fn definition(&self) -> String;
+    fn check(&self, cx: &Context<'_>) -> Result<()>;
+    fn boxed_phases(&self) -> Vec<Box<dyn DynPhase>>;
+}
+
+impl<C: Change, M: Sync> AnyMigration for Migration<C, M> {
+    fn release(&self) -> u16 {
+        self.release
+    }
+    fn infos(&self) -> &'static [PhaseInfo] {
+        C::Phases::PHASES
+    }
+    fn touches(&self) -> Touches {
+        self.change.touches()
+    }
+    fn definition(&self) -> String {
+        self.change.definition()
+    }
+    fn check(&self, cx: &Context<'_>) -> Result<()> {
+        self.change.check(cx)
+    }
+    fn boxed_phases(&self) -> Vec<Box<dyn DynPhase>> {
+        self.change.phases().boxed()
+    }
+}
+
+/// The ordered, duplicate-free set of migrations that an application embeds. Made by [`migrations!`](crate::migrations).
+#[derive(Clone, Copy, Debug)]
+pub struct Migrations {
+    entries: &'static [Entry],
+}
+
+impl Migrations {
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn new(entries: &'static [Entry]) -> Self {
+        let mut i = 0;
+        while i < entries.len() {
+            let mut j = 0;
+            while j < i {
+                assert!(
+                    !same(entries[i].name, entries[j].name),
+                    "two migrations have one name: the name is the identity in the ledger, so rename the newer one"
+                );
+                j += 1;
+            }
+            i += 1;
+        }
+        Self { entries }
+    }
+
+    /// The migrations, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'static Entry> + use<> {
+        self.entries.iter()
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&'static Entry> {
+        self.entries.iter().find(|entry| entry.name == name)
+    }
+}
+
+/// Makes the set of migrations that an application embeds, checked at compile time.
+///
+/// ```
+/// use phasewise::{AddIndex, Migration, Migrations, migrations};
+///
+/// pub static MIGRATIONS: Migrations = migrations![
+///     Migration::new("20261124_users_email_idx", AddIndex::new("users", "users_email_key").columns(&["email"]).unique()),
+/// ];
+/// ```
+#[macro_export]
+macro_rules! migrations {
+    ($($migration:expr),* $(,)?) => {
+        const { $crate::Migrations::new(const { &[$({ const { &$migration }.entry() }),*] }) }
+    };
+}

@@ -1,0 +1,4 @@
+//! The executor: the only part that talks to Postgres.
+
+pub(crate) mod planning;
+pub(crate) mod snapshot;

@@ -1,0 +1,1 @@
+//! The phase structs, shared by the changes.
