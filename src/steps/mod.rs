@@ -3,6 +3,8 @@
 pub(crate) mod column;
 pub(crate) mod constraint;
 pub(crate) mod probe;
+pub(crate) mod sequence;
+pub(crate) mod sync;
 pub(crate) mod trial;
 
 use crate::catalog::Table;
