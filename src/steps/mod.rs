@@ -1,7 +1,10 @@
 //! The statements, one file per kind of object: each gives steps with their locks and probes.
 
+pub(crate) mod archive;
 pub(crate) mod column;
 pub(crate) mod constraint;
+pub(crate) mod index;
+pub(crate) mod portrait;
 pub(crate) mod probe;
 pub(crate) mod sequence;
 pub(crate) mod sync;
