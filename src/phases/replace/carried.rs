@@ -414,7 +414,7 @@ impl Carried {
             if carried.constraint.is_some() {
                 steps.push(constraint::drop(table, &carried.name));
             }
-            steps.extend(index::drop(table, &carried.name));
+            steps.push(index::drop(table, &carried.name));
         }
         steps
     }

@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::phase::{Context, Phase, Rollback, Window};
 use crate::step::{Marker, Step};
 use crate::steps::archive::Archive;
-use crate::steps::{column, index};
+use crate::steps::{column, portrait};
 
 /// Drops the source: a type change archives its values first, and what still depends on it goes before it,
 /// one by one.
@@ -34,20 +34,18 @@ impl<W: Writer> Phase for DropSource<W> {
     fn enter(&self, cx: &Context<'_>) -> Result<Vec<Step>> {
         let table = cx.snapshot.table(self.0.table)?;
         let source = self.0.source.as_str();
-        let portrait = self.portrait(cx, table)?;
+        let saved = self.portrait(cx, table)?;
         if table.find(source).is_some() {
             refusals::dependents(&self.0, table)?;
         }
-        let value = serde_json::to_value(&portrait).map_err(|error| {
+        let value = serde_json::to_value(&saved).map_err(|error| {
             Error::new(Kind::LedgerDamaged, format!("the definition of the source cannot be saved: {error}"))
         })?;
         let mut steps = vec![Step::save(KEY, value)];
-        if let Some(archive) = self.archive(cx, table, &portrait)? {
+        if let Some(archive) = self.archive(cx, table, &saved) {
             steps.extend(archive.store());
         }
-        for found in portrait.indexes.iter().filter(|index| index.constraint.is_none()) {
-            steps.extend(index::drop(table, &found.name));
-        }
+        steps.extend(portrait::free(table, &saved));
         steps.push(column::drop(table, source));
         Ok(steps)
     }
@@ -55,27 +53,28 @@ impl<W: Writer> Phase for DropSource<W> {
     fn rollback(&self, cx: &Context<'_>) -> Result<Rollback> {
         let table = cx.snapshot.table(self.0.table)?;
         let source = self.0.source.as_str();
-        let portrait = self.portrait(cx, table)?;
-        let column = &portrait.column;
+        let saved = self.portrait(cx, table)?;
+        let column = &saved.column;
         let values = self.0.values(cx, column)?;
         let mut steps =
             vec![column::add(table, source, &column.data_type, column.collation.as_deref(), None)];
         steps.extend(column::attributes(table, column, source));
-        let archive = self.archive(cx, table, &portrait)?;
+        let archive = self.archive(cx, table, &saved);
         if let Some(archive) = &archive {
-            let stale = values.archived_is_stale(&archive.value("a"));
-            steps.push(archive.restore(&format!("({stale}) IS FALSE"), Some(Marker::Backward)));
-        }
-        steps.push(backfill::backward(&self.0, table, &values));
-        for found in portrait.indexes.iter().filter(|index| index.constraint.is_none() && index.valid) {
-            steps.extend(index::build(
-                table,
-                &found.name,
-                found.unique,
-                &found.tail,
-                found.comment.as_deref(),
+            let archived = "a.\"value\"";
+            let needed = format!(
+                "({}) AND NOT ({})",
+                values.source_differs(&values.source_of("t"), archived),
+                values.archived_is_stale(archived)
+            );
+            steps.push(archive.restore(
+                &format!("{} = {archived}", column.sql()),
+                &needed,
+                Some(Marker::Backward),
             ));
         }
+        steps.push(backfill::backward(&self.0, table, &values));
+        steps.extend(portrait::rebuild(table, &saved));
         steps.extend(archive.map(|archive| archive.forget()));
         Ok(Rollback::Steps(steps))
     }
@@ -91,10 +90,7 @@ impl<W> DropSource<W> {
     }
 
     /// A rename loses nothing: the target holds the same values. A type change may, and needs a key to archive by.
-    fn archive(&self, cx: &Context<'_>, table: &Table, portrait: &Portrait) -> Result<Option<Archive>> {
-        match (&self.0.retype, table.key()) {
-            (Some(_), Some(key)) => Archive::of(cx, table, &portrait.column, &key).map(Some),
-            _ => Ok(None),
-        }
+    fn archive(&self, cx: &Context<'_>, table: &Table, saved: &Portrait) -> Option<Archive> {
+        self.0.retype.and_then(|_| Archive::of(cx, table, &saved.column))
     }
 }

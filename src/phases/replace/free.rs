@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Replace, backfill, carried, install_sync, refusals};
-use crate::catalog::{Column, ConstraintKind, ForeignKey, Portrait, Question, Sequence, Table};
+use crate::catalog::{Column, Portrait, Question, Sequence, Table};
 use crate::error::{Error, Kind, Result};
 use crate::ident::literal;
 use crate::phase::{Context, Gate, Phase, Rollback, Window};
 use crate::step::{LockMode, Step};
-use crate::steps::{column, constraint, index, on_all, sequence};
+use crate::steps::{column, on_all, portrait, sequence};
 
 /// Frees the source, then waits until no release writes it any more: release 3 uses the target only.
 #[derive(Clone, Copy, Debug)]
@@ -114,19 +114,7 @@ impl Freed {
 
     fn free(&self, replace: &Replace, cx: &Context<'_>, table: &Table) -> Result<Vec<Step>> {
         let (source, target) = (replace.source.as_str(), replace.target.as_str());
-        let mut steps = Vec::new();
-        for key in self.foreign_keys() {
-            steps.push(constraint::drop_foreign_key(key));
-        }
-        for found in &self.portrait.constraints {
-            if matches!(found.kind, ConstraintKind::Unique | ConstraintKind::Check | ConstraintKind::Exclude)
-            {
-                steps.push(constraint::drop(table, &found.name));
-            }
-        }
-        for found in self.portrait.indexes.iter().filter(|index| index.unique && index.constraint.is_none()) {
-            steps.extend(index::drop(table, &found.name));
-        }
+        let mut steps = portrait::free(table, &self.enforcing());
         let column = &self.portrait.column;
         if column.not_null && column.identity.is_none() {
             steps.push(column::drop_not_null(table, source));
@@ -174,36 +162,7 @@ impl Freed {
         if replace.synced {
             steps.extend(self.take_back_default(replace, table));
         }
-        for found in self.portrait.indexes.iter().filter(|index| index.unique && index.valid) {
-            steps.extend(index::build(table, &found.name, true, &found.tail, found.comment.as_deref()));
-        }
-        for found in &self.portrait.constraints {
-            match found.kind {
-                ConstraintKind::Unique => {
-                    steps.push(constraint::add_unique_using_index(
-                        table,
-                        &found.name,
-                        found.index.as_deref().unwrap_or(&found.name),
-                        found.deferrable,
-                        found.deferred,
-                    ));
-                }
-                ConstraintKind::Check => {
-                    let definition = carried::without_not_valid(&found.definition);
-                    steps.extend(constraint::add_check(table, &found.name, definition, found.validated));
-                }
-                _ => continue,
-            }
-            steps.extend(
-                found.comment.as_ref().map(|text| constraint::comment(&table.sql(), &found.name, text)),
-            );
-        }
-        for key in self.foreign_keys() {
-            steps.extend(constraint::add_foreign_key(key));
-            steps.extend(
-                key.comment.as_ref().map(|text| constraint::comment(&key.table_sql(), &key.name, text)),
-            );
-        }
+        steps.extend(portrait::rebuild(table, &self.enforcing()));
         Ok(steps)
     }
 
@@ -241,18 +200,10 @@ impl Freed {
         steps
     }
 
-    /// Incoming and outgoing, a self-reference once.
-    fn foreign_keys(&self) -> impl Iterator<Item = &ForeignKey> {
-        let Portrait { incoming, outgoing, .. } = &self.portrait;
-        let is_outgoing = |key: &ForeignKey| {
-            outgoing.iter().any(|other| {
-                (&other.schema, &other.table, &other.name) == (&key.schema, &key.table, &key.name)
-            })
-        };
-        outgoing
-            .iter()
-            .chain(incoming.iter().filter(move |key| !is_outgoing(key)))
-            .filter(|key| !key.inherited)
+    /// What refuses writes or cascades; plain indexes and statistics stay until the source goes.
+    fn enforcing(&self) -> Portrait {
+        let unique = self.portrait.indexes.iter().filter(|index| index.unique).cloned().collect();
+        Portrait { indexes: unique, statistics: Vec::new(), ..self.portrait.clone() }
     }
 }
 
