@@ -21,7 +21,7 @@ mkdir "$dir" || exit 1
 if "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync \
     >"$dir/log" 2>&1 3<&-; then
     printf '%s\n' "$settings" >>"$dir/data/postgresql.conf"
-    "$bin/postgres" -D "$dir/data" -p "$port" >>"$dir/log" 2>&1 3<&- &
+    "$bin/postgres" -D "$dir/data" -p "$port" >"$dir/log" 2>&1 3<&- &
     server=$!
     (
         read -r _ <&3
