@@ -2,6 +2,8 @@
 
 mod ask;
 mod query;
+#[cfg(all(test, feature = "testing"))]
+mod tests;
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;

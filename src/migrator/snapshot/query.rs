@@ -67,7 +67,7 @@ SELECT pg_catalog.jsonb_build_object(
     "))
         FROM (
             SELECT DISTINCT asked.nspname, asked.relname
-            FROM pg_catalog.unnest($1::pg_catalog.text[], $2::pg_catalog.text[]) AS asked(nspname, relname)) AS asked
+            FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) AS asked(nspname, relname)) AS asked
         JOIN pg_catalog.pg_namespace AS n ON n.nspname = asked.nspname::pg_catalog.name
         JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = asked.relname::pg_catalog.name), '[]'),
     'taken', COALESCE((
@@ -77,7 +77,7 @@ SELECT pg_catalog.jsonb_build_object(
             -- Partitions may be elsewhere than their parent, and indexes are made there.
             WITH RECURSIVE below(oid) AS (
                 SELECT c.oid
-                FROM pg_catalog.unnest($1::pg_catalog.text[], $2::pg_catalog.text[]) AS asked(nspname, relname)
+                FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) AS asked(nspname, relname)
                 JOIN pg_catalog.pg_namespace AS n ON n.nspname = asked.nspname::pg_catalog.name
                 JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = asked.relname::pg_catalog.name
                 UNION ALL

@@ -6,6 +6,8 @@ FROM (
     SELECT DISTINCT a.attname, CASE
         WHEN rule.rulename = '_RETURN'
             THEN pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass, rule.ev_class, 0)
+        -- A view's column of the row type.
+        WHEN view.oid IS NOT NULL THEN pg_catalog.pg_describe_object(d.classid, d.objid, 0)
         WHEN def.oid IS NOT NULL
             THEN 'generated ' || pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass, def.adrelid, def.adnum)
         ELSE pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) END AS object
@@ -14,6 +16,8 @@ FROM (
         AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
     LEFT JOIN pg_catalog.pg_rewrite AS rule
         ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND rule.oid = d.objid
+    LEFT JOIN pg_catalog.pg_class AS view
+        ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND view.oid = d.objid AND view.relkind IN ('v', 'm')
     LEFT JOIN pg_catalog.pg_attrdef AS def
         ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND def.oid = d.objid
         AND EXISTS (SELECT FROM pg_catalog.pg_attribute AS computed
@@ -26,6 +30,11 @@ FROM (
                 'pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_constraint'::pg_catalog.regclass,
                 'pg_catalog.pg_attrdef'::pg_catalog.regclass, 'pg_catalog.pg_trigger'::pg_catalog.regclass,
                 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass)
+            -- A rule of its own refers to the whole table by OLD and NEW; that says nothing where it names columns.
+            AND NOT (rule.ev_class IS NOT DISTINCT FROM c.oid AND d.refobjsubid = 0 AND EXISTS (
+                SELECT FROM pg_catalog.pg_depend AS named
+                WHERE named.classid = d.classid AND named.objid = d.objid AND named.refclassid = d.refclassid
+                    AND named.refobjid = c.oid AND named.refobjsubid > 0))
         ) OR (
             -- Generated columns; before 15 they depend on what they read only weakly, and vanish with it.
             d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = c.oid
