@@ -3,12 +3,14 @@
 mod column;
 mod constraint;
 mod index;
+mod portrait;
 mod question;
 mod table;
 
 pub use column::{Column, Generated, Grant, Identity, Sequence};
 pub use constraint::{Constraint, ConstraintKind, ForeignKey};
 pub use index::Index;
+pub use portrait::Portrait;
 pub use question::{Answer, Question};
 pub use table::{Dependent, Leaf, ReplicaIdentity, Table, TableKind, Trigger};
 

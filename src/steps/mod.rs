@@ -1,8 +1,13 @@
 //! The statements, one file per kind of object: each gives steps with their locks and probes.
 
+pub(crate) mod archive;
 pub(crate) mod column;
 pub(crate) mod constraint;
+pub(crate) mod index;
+pub(crate) mod portrait;
 pub(crate) mod probe;
+pub(crate) mod sequence;
+pub(crate) mod sync;
 pub(crate) mod trial;
 
 use crate::catalog::Table;

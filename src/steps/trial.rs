@@ -23,6 +23,7 @@ pub(crate) struct TypeAnswer {
     pub(crate) data_type: String,
     pub(crate) bare_type: String,
     pub(crate) equality_is_sameness: bool,
+    pub(crate) collatable: bool,
 }
 
 fn type_key(text: &str) -> String {
@@ -35,7 +36,7 @@ pub(crate) fn type_question(text: &str) -> Question {
         key: type_key(text),
         statements: vec![format!("CREATE TEMP TABLE phasewise_trial (v {text})")],
         query: format!(
-            "SELECT pg_catalog.jsonb_build_object('data_type', pg_catalog.format_type(a.atttypid, a.atttypmod), 'bare_type', pg_catalog.format_type(a.atttypid, -1), 'equality_is_sameness', {SAMENESS}) FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type y ON y.oid = a.atttypid WHERE a.attrelid = '{COPY}'::regclass AND a.attname = 'v'"
+            "SELECT pg_catalog.jsonb_build_object('data_type', pg_catalog.format_type(a.atttypid, a.atttypmod), 'bare_type', pg_catalog.format_type(a.atttypid, -1), 'equality_is_sameness', {SAMENESS}, 'collatable', a.attcollation <> 0) FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type y ON y.oid = a.atttypid WHERE a.attrelid = '{COPY}'::regclass AND a.attname = 'v'"
         ),
     }
 }
