@@ -77,8 +77,11 @@ where
 {
     async fn connect(&self) -> Result<Conn> {
         let (client, connection) = self.config.connect(self.tls.clone()).await.map_err(|error| {
-            Error::new(Kind::Connection, format!("cannot connect to Postgres: {error}; check the address, the user and the server"))
-                .with_source(error)
+            Error::new(
+                Kind::Connection,
+                format!("cannot connect to Postgres: {error}; check the address, the user and the server"),
+            )
+            .with_source(error)
         })?;
         let task = tokio::spawn(async move {
             if let Err(error) = connection.await {

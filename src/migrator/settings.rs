@@ -7,14 +7,14 @@ use std::time::Duration;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Config, Socket};
 
+use super::To;
 use super::connect::Connector;
 use super::events::{Event, Observer, tell};
 use super::policy::BackfillPolicy;
 use super::report::Report;
 use super::start::Schema;
-use super::status::{MigrationStatus, State, Status};
-use super::throttle::{ReplicationLag, Throttle};
-use super::To;
+use super::status::{MigrationStatus, Status};
+use super::throttle::Throttle;
 use crate::error::{Error, Kind, Result};
 use crate::migration::{Entry, Migrations};
 use crate::plan::Plan;

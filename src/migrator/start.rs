@@ -5,8 +5,7 @@ use crate::error::Result;
 /// This instance's membership in the fleet, from [`Migrator::start`](super::Migrator::start) to
 /// [`leave`](Schema::leave).
 #[derive(Debug)]
-pub struct Schema {
-}
+pub struct Schema {}
 
 impl Schema {
     /// Leaves the fleet: this instance no longer holds any migration back.

@@ -8,8 +8,6 @@ mod tests;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-pub(crate) use ask::ask;
-
 use crate::catalog::{Snapshot, Table};
 use crate::error::{Error, Kind, Result};
 use crate::ident::TableName;
