@@ -126,7 +126,8 @@ impl Starting {
 
     fn failure(&self) -> Failure {
         let log = self.log();
-        if log.contains("could not bind") {
+        // In English, as the server runs in the C locale.
+        if log.contains("Address already in use") {
             return Failure::PortTaken;
         }
         Failure::Other(StartError::new(format!("the server did not start\n{log}")))

@@ -380,6 +380,43 @@ async fn killed_process_takes_its_server_with_it() -> Result {
 }
 
 #[tokio::test]
+async fn server_that_loses_its_port_is_started_on_another() -> Result {
+    if std::env::var_os(CHILD).is_some() {
+        let server = Server::builder().source(Source::Installed).start().await?;
+        println!("found {} on {}", server.origin(), server.config().get_ports()[0]);
+        return Ok(());
+    }
+    let server = Server::builder().source(Source::Installed).start().await?;
+    let origin = server.origin().trim_start_matches("installed server ");
+    let (binaries, _) = origin.rsplit_once(" (").ok_or("no version")?;
+
+    // In place of the real ones: a server that is sent to a port that is taken, the first time only.
+    let scratch = Scratch::new("binaries", 0o777)?;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let port = taken.local_addr()?.port();
+    let initdb = format!("#!/bin/sh\nexec {binaries}/initdb \"$@\"\n");
+    let postgres = format!(
+        "#!/bin/sh\n\
+         if mkdir \"${{0%/*}}/tried\"; then exec {binaries}/postgres -D \"$2\" -p {port}; fi\n\
+         exec {binaries}/postgres \"$@\"\n"
+    );
+    for (name, script) in [("initdb", initdb), ("postgres", postgres)] {
+        let path = scratch.0.join(name);
+        std::fs::write(&path, script)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    }
+    let path = std::env::var("PATH")?;
+    let child = other_half("server::server_that_loses_its_port_is_started_on_another")
+        .env("PATH", format!("{}:{path}", scratch.0.display()))
+        .output()?;
+    assert_succeeded(&child);
+    let text = String::from_utf8(child.stdout)?;
+    assert!(text.contains(&format!("found installed server {} (", scratch.0.display())), "{text}");
+    assert!(scratch.0.join("tried").exists());
+    Ok(())
+}
+
+#[tokio::test]
 async fn process_killed_while_the_server_starts_leaves_nothing() -> Result {
     if std::env::var_os(CHILD).is_some() {
         Server::builder().source(Source::Installed).start().await?;
