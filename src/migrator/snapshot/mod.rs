@@ -5,6 +5,8 @@ mod query;
 #[cfg(all(test, feature = "testing"))]
 mod tests;
 
+pub(crate) use ask::ask;
+
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
