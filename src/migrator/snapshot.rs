@@ -20,11 +20,7 @@ pub(crate) struct Scope {
 /// Reads the tables that exist of `tables`.
 pub(crate) async fn load(client: &Client, scope: &Scope, tables: &[TableName]) -> Result<Snapshot> {
     let _ = (client, tables);
-    Ok(Snapshot {
-        schema: scope.schema.clone(),
-        ledger_schema: scope.ledger_schema.clone(),
-        ..Snapshot::default()
-    })
+    Ok(Snapshot { schema: scope.schema.clone(), ledger_schema: scope.ledger_schema.clone(), ..Snapshot::default() })
 }
 
 /// Runs the trials, each in a transaction that is rolled back. `client` must not be in a transaction.
