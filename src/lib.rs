@@ -42,5 +42,5 @@ pub use expr::Expr;
 pub use ident::{Ident, TableName};
 pub use migration::{Entry, Marked, Migration, Migrations, Unmarked};
 pub use phase::{Context, DeployPhase, Gate, Irreversible, Phase, PhaseInfo, PhaseSeq, Rollback, Window};
-pub use plan::Plan;
+pub use plan::{Plan, PlannedMigration, PlannedPhase, PlannedRollback, PlannedStep, Steps};
 pub use step::{Action, Batches, BuildIndex, DropIndex, Lock, LockMode, Marker, Probe, Step, Work};
