@@ -11,7 +11,7 @@ use super::{Server, StartError, names, url};
 /// It keeps its server running. It is not dropped with this value, as that takes a connection: call
 /// [`drop`](Database::drop), or leave it to the server's own end. On a server that outlives the process
 /// (`DATABASE_URL`) a database that was left behind is dropped by the first run a day later.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Database {
     server: Server,
     name: String,

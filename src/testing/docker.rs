@@ -27,6 +27,7 @@ mod container {
     use crate::testing::builder::variable;
     use crate::testing::connect::{connect, version};
     use crate::testing::settings::Settings;
+    use crate::testing::tail::tail;
     use crate::testing::url::PORT;
     use crate::testing::watchdog::Watchdog;
     use crate::testing::{Server, StartError};
@@ -56,7 +57,9 @@ mod container {
         // The container's own destructor needs the runtime that it was made on, and panics without. The
         // watchdog removes the container, from anywhere.
         std::mem::forget(container);
-        Ok(Server::new(config, format!("Docker image {image} ({})", answered?), Some(watchdog)))
+        let version = answered
+            .map_err(|error| StartError::because(format!("the image {image} does not answer"), &error))?;
+        Ok(Server::new(config, format!("Docker image {image} ({version})"), Some(watchdog)))
     }
 
     /// Sees to it that the container ends with this process.
@@ -111,8 +114,7 @@ mod container {
             };
             if !container.is_running().await.map_err(lost)? || Instant::now() > deadline {
                 let log = container.stderr_to_vec().await.unwrap_or_default();
-                let log = String::from_utf8_lossy(&log);
-                return Err(StartError::new(format!("{error}\n{}", log.trim_end())));
+                return Err(StartError::new(format!("{error}\n{}", tail(&log))));
             }
             tokio::time::sleep(PAUSE).await;
         }

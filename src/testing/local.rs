@@ -13,6 +13,7 @@ use tokio_postgres::Config;
 use super::account::Account;
 use super::connect::{connect, setting, version};
 use super::settings::Settings;
+use super::tail::tail;
 use super::watchdog::Watchdog;
 use super::{Server, StartError};
 
@@ -21,8 +22,6 @@ const DEADLINE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(20);
 /// How often another port is tried when somebody else was faster.
 const PORTS: u32 = 10;
-/// The last lines of the server's log are the ones that tell why it ended.
-const LOG_LINES: usize = 12;
 
 /// Starts the server in `binaries`; `label` names it in its origin.
 pub(super) async fn start(binaries: &Path, label: &str, settings: &Settings) -> Result<Server, StartError> {
@@ -127,7 +126,8 @@ impl Starting {
 
     fn failure(&self) -> Failure {
         let log = self.log();
-        if log.contains("could not bind") {
+        // In English, as the server runs in the C locale.
+        if log.contains("Address already in use") {
             return Failure::PortTaken;
         }
         Failure::Other(StartError::new(format!("the server did not start\n{log}")))
@@ -136,11 +136,7 @@ impl Starting {
     fn log(&self) -> String {
         let path = self.directory.join("log");
         match fs::read(&path) {
-            Ok(bytes) => {
-                let text = String::from_utf8_lossy(&bytes);
-                let lines: Vec<_> = text.lines().collect();
-                lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
-            }
+            Ok(log) => tail(&log),
             Err(error) => format!("it left no log in {}: {error}", path.display()),
         }
     }

@@ -5,16 +5,14 @@
 # means that the owner let go or died, however it died. This process makes the directory and the
 # server itself, so there is no moment at which the owner's death would leave either behind.
 dir=$1 bin=$2 port=$3 settings=$4
-server=
 
 umask 077
 ulimit -c 0
 exec 3<&0 </dev/null
 
-stop() {
-    [ -n "$server" ] && kill -QUIT "$server" 2>/dev/null
-}
-trap stop HUP INT TERM
+# Whatever signal reaches this process, only its owner's end counts. A handler, unlike ignoring, is
+# not handed down to the server.
+trap : HUP INT TERM
 
 mkdir "$dir" || exit 1
 
@@ -24,8 +22,13 @@ if "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-syn
     "$bin/postgres" -D "$dir/data" -p "$port" >"$dir/log" 2>&1 3<&- &
     server=$!
     (
+        trap '' HUP INT TERM
         read -r _ <&3
-        stop
+        # Until the server heeds it: this shell had it ignore the signal, and it takes a while to
+        # install its own handler.
+        while kill -QUIT "$server" 2>/dev/null; do
+            sleep 1
+        done
     ) &
     guard=$!
     # A signal interrupts `wait`, so ask again until the server is really gone.
@@ -33,7 +36,7 @@ if "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-syn
         wait "$server"
     done
     # Before the number can belong to another process.
-    kill "$guard" 2>/dev/null
+    kill -KILL "$guard" 2>/dev/null
     wait "$guard"
 fi
 

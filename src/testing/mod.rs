@@ -63,6 +63,8 @@ mod local;
 #[cfg(unix)]
 mod npm;
 #[cfg(unix)]
+mod tail;
+#[cfg(unix)]
 mod watchdog;
 
 pub use builder::ServerBuilder;

@@ -4,6 +4,7 @@ use super::StartError;
 
 /// What every throwaway server runs with: its data need not survive a crash, and nothing else is relaxed, so
 /// that locks, timeouts and replication behave as in production.
+#[cfg(unix)]
 const BASE: [(&str, &str); 5] = [
     ("fsync", "off"),
     ("full_page_writes", "off"),
@@ -14,6 +15,7 @@ const BASE: [(&str, &str); 5] = [
 
 /// What only local servers need: reachable from this machine alone, because they trust whoever connects.
 /// Without a socket file there is no path whose length could exceed the system's limit.
+#[cfg(unix)]
 const LOCAL: [(&str, &str); 2] = [("listen_addresses", "127.0.0.1"), ("unix_socket_directories", "")];
 
 /// Extra settings by name, in the order given; a later one wins.

@@ -196,7 +196,10 @@ async fn error_lists_every_place_with_its_reason_and_what_to_do() -> Result {
         return Ok(());
     }
     let mut child = other_half("server::error_lists_every_place_with_its_reason_and_what_to_do");
-    let child = child.env_remove("DATABASE_URL").env_remove("PHASEWISE_POSTGRES").output()?;
+    for variable in ["DATABASE_URL", "PHASEWISE_POSTGRES", "PHASEWISE_POSTGRES_IMAGE"] {
+        child.env_remove(variable);
+    }
+    let child = child.output()?;
     assert_succeeded(&child);
     let text = String::from_utf8(child.stdout)?;
 
@@ -209,7 +212,8 @@ async fn error_lists_every_place_with_its_reason_and_what_to_do() -> Result {
     // The tail of the server's log.
     let reason = r#"invalid value for parameter "wal_level": "nonsense""#;
     assert!(place("installed server").contains(reason), "{text}");
-    assert!(place("Docker").contains("postgres:17-alpine"), "{text}");
+    // Pulled or not, it does not run.
+    assert!(place("Docker").contains("the image postgres:17-alpine"), "{text}");
     assert!(place("npm package, version 18").contains(reason), "{text}");
     for remedy in ["set DATABASE_URL", "apt-get install postgresql", "brew install", "start Docker", "npm"] {
         let remedies = text.split("any one of these helps:").nth(1).unwrap_or_default();
@@ -373,6 +377,64 @@ async fn killed_process_takes_its_server_with_it() -> Result {
     let spared = Command::new("kill").args(["-9", bystander]).status()?;
     assert!(spared.success(), "the bystander was to live on while the server ended");
     vanished
+}
+
+#[tokio::test]
+async fn server_that_loses_its_port_is_started_on_another() -> Result {
+    if std::env::var_os(CHILD).is_some() {
+        let server = Server::builder().source(Source::Installed).start().await?;
+        println!("found {} on {}", server.origin(), server.config().get_ports()[0]);
+        return Ok(());
+    }
+    let server = Server::builder().source(Source::Installed).start().await?;
+    let origin = server.origin().trim_start_matches("installed server ");
+    let (binaries, _) = origin.rsplit_once(" (").ok_or("no version")?;
+
+    // In place of the real ones: a server that is sent to a port that is taken, the first time only.
+    let scratch = Scratch::new("binaries", 0o777)?;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let port = taken.local_addr()?.port();
+    let initdb = format!("#!/bin/sh\nexec {binaries}/initdb \"$@\"\n");
+    let postgres = format!(
+        "#!/bin/sh\n\
+         if mkdir \"${{0%/*}}/tried\"; then exec {binaries}/postgres -D \"$2\" -p {port}; fi\n\
+         exec {binaries}/postgres \"$@\"\n"
+    );
+    for (name, script) in [("initdb", initdb), ("postgres", postgres)] {
+        let path = scratch.0.join(name);
+        std::fs::write(&path, script)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    }
+    let path = std::env::var("PATH")?;
+    let child = other_half("server::server_that_loses_its_port_is_started_on_another")
+        .env("PATH", format!("{}:{path}", scratch.0.display()))
+        .output()?;
+    assert_succeeded(&child);
+    let text = String::from_utf8(child.stdout)?;
+    assert!(text.contains(&format!("found installed server {} (", scratch.0.display())), "{text}");
+    assert!(scratch.0.join("tried").exists());
+    Ok(())
+}
+
+#[tokio::test]
+async fn process_killed_while_the_server_starts_leaves_nothing() -> Result {
+    if std::env::var_os(CHILD).is_some() {
+        Server::builder().source(Source::Installed).start().await?;
+        std::future::pending::<()>().await;
+    }
+    let scratch = Scratch::new("temp", 0o777)?;
+    let entries = || std::fs::read_dir(&scratch.0)?.collect::<Result<Vec<_>, _>>();
+    let mut child = other_half("server::process_killed_while_the_server_starts_leaves_nothing")
+        .env("TMPDIR", &scratch.0)
+        .stdout(Stdio::null())
+        .spawn()?;
+    until("initdb is at work", || {
+        Ok(entries()?.first().is_some_and(|directory| directory.path().join("data").exists()))
+    })
+    .await?;
+    child.kill()?;
+    child.wait()?;
+    until("the server is gone again", || Ok(entries()?.is_empty())).await
 }
 
 /// With an engine the image has to be there or to be had; `tests/docker-image.sh` makes one without a registry.

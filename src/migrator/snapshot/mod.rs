@@ -5,10 +5,10 @@ mod query;
 #[cfg(all(test, feature = "testing"))]
 mod tests;
 
+pub(crate) use ask::ask;
+
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
-
-pub(crate) use ask::ask;
 
 use crate::catalog::{Snapshot, Table};
 use crate::error::{Error, Kind, Result};

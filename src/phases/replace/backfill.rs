@@ -49,7 +49,8 @@ impl<W: Writer> Phase for Backfill<W> {
         steps.extend(carried.build(&self.0, table, cx.snapshot.server_version));
         // `down` may have no value for what the new release writes. The target's own NOT NULL, in force by now,
         // keeps a null out on either side.
-        if self.0.retype.is_some() && was_not_null {
+        // An identity column cannot be null: its NOT NULL goes when the identity moves.
+        if self.0.retype.is_some() && was_not_null && source.identity.is_none() {
             steps.push(column::drop_not_null(table, &source.name));
         }
         Ok(steps)

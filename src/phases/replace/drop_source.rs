@@ -35,15 +35,14 @@ impl<W: Writer> Phase for DropSource<W> {
         let table = cx.snapshot.table(self.0.table)?;
         let source = self.0.source.as_str();
         let saved = self.portrait(cx, table)?;
-        if table.find(source).is_some() {
-            refusals::dependents(&self.0, table)?;
-        }
         let value = serde_json::to_value(&saved).map_err(|error| {
             Error::new(Kind::LedgerDamaged, format!("the definition of the source cannot be saved: {error}"))
         })?;
         let mut steps = vec![Step::save(KEY, value)];
-        if let Some(archive) = self.archive(cx, table, &saved) {
-            steps.extend(archive.store());
+        // Resumed after the drop itself, there is nothing to archive any more.
+        if table.find(source).is_some() {
+            refusals::dependents(&self.0, table)?;
+            steps.extend(self.archive(cx, table, &saved).iter().flat_map(Archive::store));
         }
         steps.extend(portrait::free(table, &saved));
         steps.push(column::drop(table, source));
