@@ -7,6 +7,7 @@ pub(crate) mod index;
 pub(crate) mod portrait;
 pub(crate) mod probe;
 pub(crate) mod sequence;
+pub(crate) mod statistics;
 pub(crate) mod sync;
 pub(crate) mod trial;
 
