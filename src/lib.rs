@@ -19,10 +19,13 @@ mod steps;
 pub mod testing;
 
 pub use change::{Change, Touches};
+pub use changes::add_column::AddColumn;
+pub use changes::add_index::AddIndex;
 pub use error::{Error, Kind, Result};
 pub use expr::Expr;
 pub use ident::{Ident, TableName};
 pub use migration::{Entry, Marked, Migration, Migrations, Unmarked};
 pub use phase::{Context, DeployPhase, Gate, Irreversible, Phase, PhaseInfo, PhaseSeq, Rollback, Window};
+pub use phases::{add_column, add_index, create_table, drop_column, run_sql};
 pub use plan::Plan;
 pub use step::{Action, Batches, BuildIndex, DropIndex, Lock, LockMode, Marker, Probe, Step, Work};

@@ -1,1 +1,8 @@
 //! One file per builder.
+
+pub(crate) mod add_column;
+pub(crate) mod add_index;
+pub(crate) mod create_table;
+pub(crate) mod drop_column;
+pub(crate) mod refuse;
+pub(crate) mod run_sql;
