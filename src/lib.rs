@@ -21,6 +21,7 @@ pub mod testing;
 pub use change::{Change, Touches};
 pub use changes::add_column::AddColumn;
 pub use changes::add_index::AddIndex;
+pub use changes::drop_column::DropColumn;
 pub use error::{Error, Kind, Result};
 pub use expr::Expr;
 pub use ident::{Ident, TableName};
