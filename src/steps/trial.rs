@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::catalog::Question;
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
-use crate::ident::quote;
+use crate::ident::{literal, quote};
 use crate::phase::Context;
 
 /// The temporary copy of a table that trials work on.
