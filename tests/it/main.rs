@@ -1,3 +1,6 @@
 //! Tests against real servers.
 
+mod harness;
+mod locks;
+mod matrix;
 mod server;
