@@ -210,6 +210,8 @@ fn wide_letters_take_two_columns_and_marks_none() {
 fn wrapped_sql_is_the_same_sql() {
     let sql = "CREATE FUNCTION f() AS '\n    begin\n        return  new;\n    end' LANGUAGE plpgsql";
     assert_eq!(text::wrap(sql, 200).join("\n"), sql);
+    let code = "DO 'BEGIN RAISE ''two  words %'', 1; END'";
+    assert_eq!(text::wrap(code, 16), ["DO 'BEGIN RAISE", "''two  words %'',", "1; END'"]);
     let commented = "SELECT 1 -- one, and not more";
     assert_eq!(text::wrap(commented, 10), [commented]);
 }

@@ -12,7 +12,7 @@ use crate::ident::{TableName, quote};
 use crate::migration::Entry;
 use crate::phase::{Context, DynPhase, Rollback};
 use crate::plan::{Plan, PlannedMigration, PlannedPhase, PlannedRollback, Steps};
-use crate::step::{Action, Step};
+use crate::step::{Action, Probe, Step};
 
 /// What the ledger has saved for a migration, by key.
 pub(crate) type Saved = BTreeMap<String, serde_json::Value>;
@@ -152,14 +152,17 @@ async fn outlook(
 
     let mut saved = saved.clone();
     let mut outlooks = Vec::new();
+    let (mut forth, mut back) = (Vec::new(), Vec::new());
     for (index, phase) in phases.iter().enumerate().skip(from) {
         if let Some(error) = unasked.remove(&index) {
             outlooks.push(Outlook::unknown(&not_yet(&error)));
             continue;
         }
         let mut builds_in = Vec::new();
+        let mut overtaken = false;
         let steps = match phase.enter(&Context::new(&snapshot, entry.name(), &saved)) {
-            Ok(steps) => {
+            Ok(mut steps) => {
+                overtaken = without(&mut steps, &forth);
                 for step in &steps {
                     match &step.action {
                         // As the ledger will do it: what is there already is kept.
@@ -170,7 +173,9 @@ async fn outlook(
                         _ => {}
                     }
                 }
-                Steps::known(&steps)
+                let planned = Steps::known(&steps);
+                forth.extend(steps);
+                planned
             }
             Err(error) if index > from && error.kind() == Kind::Missing => {
                 Steps::Unknown { because: not_yet(&error) }
@@ -178,7 +183,15 @@ async fn outlook(
             Err(error) => return Err(error),
         };
         let rollback = match phase.rollback(&Context::new(&snapshot, entry.name(), &saved)) {
-            Ok(Rollback::Steps(steps)) => PlannedRollback::steps(&steps),
+            Ok(Rollback::Steps(mut steps)) => {
+                // What an earlier phase takes away first is not there to be saved by this one.
+                if overtaken {
+                    without(&mut steps, &back);
+                }
+                let planned = PlannedRollback::steps(&steps);
+                back.extend(steps);
+                planned
+            }
             Ok(Rollback::Irreversible(why)) => {
                 PlannedRollback::Irreversible { reason: why.reason().to_owned() }
             }
@@ -194,6 +207,17 @@ async fn outlook(
         outlooks.push(Outlook { steps, rollback, builds_in });
     }
     Ok(outlooks)
+}
+
+/// Leaves out the steps that an earlier phase has among its own: a probe would find them done by then. Says whether
+/// there were any.
+fn without(steps: &mut Vec<Step>, earlier: &[Step]) -> bool {
+    let before = steps.len();
+    steps.retain(|step| {
+        let probed = matches!(step.probe, Probe::Sql(_));
+        !(probed && earlier.iter().any(|done| done.action == step.action && done.probe == step.probe))
+    });
+    steps.len() < before
 }
 
 fn not_yet(error: &Error) -> String {
