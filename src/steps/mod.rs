@@ -4,6 +4,7 @@ pub(crate) mod archive;
 pub(crate) mod column;
 pub(crate) mod constraint;
 pub(crate) mod index;
+pub(crate) mod parked;
 pub(crate) mod portrait;
 pub(crate) mod probe;
 pub(crate) mod sequence;
