@@ -119,7 +119,9 @@ fn plan() -> Plan {
     );
     Plan {
         migrations: vec![
-            PlannedMigration::new("20261122_users_full_name", phases),
+            PlannedMigration::new("20261122_users_full_name", phases).warning(vec![
+                "trigger \"normalise\" reads column \"name\" and never sees what the new release writes: teach it the new column before SwitchReads is left".to_owned(),
+            ]),
             PlannedMigration::new("20261123_audit", vec![unknown]),
         ],
     }
@@ -131,6 +133,7 @@ fn a_plan_reads_as_a_table() {
               step                                       lock                    on                                        blocks         scans  tx
         ════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════════
          20261122_users_full_name
+            ! trigger "normalise" reads column "name" and never sees what the new release writes: teach it the new column before SwitchReads is left
         ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
          1/6  AddTarget                                  releases 0–1
               add column "full_name"                     ACCESS EXCLUSIVE        "public"."users"                          reads, writes  –      yes

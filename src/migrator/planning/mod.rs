@@ -73,6 +73,7 @@ pub(crate) async fn plan(client: &Client, scope: &Scope, standings: &[Standing])
         }
         let touches = entry.touches();
         let earlier = before.iter().find(|(_, other)| other.overlaps(&touches, &scope.schema));
+        let mut warnings = Vec::new();
         let outlooks = match earlier {
             Some((name, other)) => {
                 let because = waits_for(name, other, &touches, scope);
@@ -81,7 +82,11 @@ pub(crate) async fn plan(client: &Client, scope: &Scope, standings: &[Standing])
             None => {
                 let snapshot = load(client, scope, entry).await?;
                 if *entered == 0 {
-                    unbegun(client, entry, snapshot, saved).await?
+                    let warned = entry.warnings(&Context::new(&snapshot, entry.name(), saved));
+                    // The reasons to refuse come first.
+                    let outlooks = unbegun(client, entry, snapshot, saved).await?;
+                    warnings = warned?;
+                    outlooks
                 } else {
                     outlook(client, entry, snapshot, *entered, saved).await?
                 }
@@ -90,7 +95,7 @@ pub(crate) async fn plan(client: &Client, scope: &Scope, standings: &[Standing])
         let phases = outlooks.into_iter().zip(*entered..).map(|(outlook, index)| {
             PlannedPhase::new(phases[index], index + 1, phases.len(), outlook.steps, outlook.rollback)
         });
-        plan.migrations.push(PlannedMigration::new(entry.name(), phases.collect()));
+        plan.migrations.push(PlannedMigration::new(entry.name(), phases.collect()).warning(warnings));
         before.push((entry.name(), touches));
     }
     Ok(plan)

@@ -26,14 +26,14 @@ struct Grow {
 #[derive(Clone, Copy, Debug)]
 struct Add(Grow);
 #[derive(Clone, Copy, Debug)]
-struct Keep(Grow);
+struct Keep;
 #[derive(Clone, Copy, Debug)]
 struct Build(Grow);
 
 impl Change for Grow {
     type Phases = (Add, Keep, Build);
     fn phases(&self) -> Self::Phases {
-        (Add(*self), Keep(*self), Build(*self))
+        (Add(*self), Keep, Build(*self))
     }
     fn definition(&self) -> String {
         format!("{self:?}")
