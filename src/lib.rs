@@ -18,7 +18,25 @@ mod steps;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+/// The phases of [`RenameColumn`].
+pub mod rename_column {
+    pub use crate::phases::replace::{
+        AddTarget, Backfill, ByApplication, DropSource, InstallSync, KeptInSync, RemoveSync, StopOldWrites,
+        SwitchOver, SwitchReads, WriteBoth,
+    };
+}
+
+/// The phases of [`ChangeType`]: those of a rename, with a conversion each way.
+pub mod change_type {
+    pub use crate::changes::{Given, Missing};
+    pub use crate::phases::replace::{
+        AddTarget, Backfill, ByApplication, DropSource, InstallSync, KeptInSync, RemoveSync, StopOldWrites,
+        SwitchOver, SwitchReads, WriteBoth,
+    };
+}
+
 pub use change::{Change, Touches};
+pub use changes::{ChangeType, RenameColumn};
 pub use error::{Error, Kind, Result};
 pub use expr::Expr;
 pub use ident::{Ident, TableName};

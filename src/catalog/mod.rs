@@ -3,12 +3,14 @@
 mod column;
 mod constraint;
 mod index;
+mod portrait;
 mod question;
 mod table;
 
 pub use column::{Column, Generated, Grant, Identity, Sequence};
 pub use constraint::{Constraint, ConstraintKind, ForeignKey};
 pub use index::Index;
+pub use portrait::Portrait;
 pub use question::{Answer, Question};
 pub use table::{Dependent, Leaf, ReplicaIdentity, Table, TableKind, Trigger};
 
@@ -31,6 +33,10 @@ pub struct Snapshot {
     pub schema: String,
     /// The ledger's schema: sync functions and archives are made there too.
     pub ledger_schema: String,
+    /// The current role as SQL.
+    pub role: String,
+    /// Which of the asked tables' schemas exist, and whether the role may create in them.
+    pub schemas: BTreeMap<String, bool>,
     /// The tables that were asked for and exist.
     pub tables: Vec<Table>,
     /// Every relation name in the schemas of those tables, as (schema, name): what a new name must avoid.

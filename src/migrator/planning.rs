@@ -15,13 +15,25 @@ use crate::step::Step;
 pub(crate) type Saved = BTreeMap<String, serde_json::Value>;
 
 /// The steps that enter phase `index` (from 0), from a fresh snapshot.
-pub(crate) async fn enter(client: &Client, scope: &Scope, entry: &Entry, index: usize, saved: &Saved) -> Result<Vec<Step>> {
+pub(crate) async fn enter(
+    client: &Client,
+    scope: &Scope,
+    entry: &Entry,
+    index: usize,
+    saved: &Saved,
+) -> Result<Vec<Step>> {
     let _ = (client, scope, entry, index, saved);
     Ok(Vec::new())
 }
 
 /// The rollback of phase `index` (from 0), from a fresh snapshot.
-pub(crate) async fn rollback(client: &Client, scope: &Scope, entry: &Entry, index: usize, saved: &Saved) -> Result<Rollback> {
+pub(crate) async fn rollback(
+    client: &Client,
+    scope: &Scope,
+    entry: &Entry,
+    index: usize,
+    saved: &Saved,
+) -> Result<Rollback> {
     let _ = (client, scope, entry, index, saved);
     Ok(Rollback::NOTHING)
 }

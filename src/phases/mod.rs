@@ -1,1 +1,3 @@
 //! The phase structs, shared by the changes.
+
+pub(crate) mod replace;

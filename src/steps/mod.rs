@@ -1,1 +1,27 @@
-//! The statements, one file per kind of object.
+//! The statements, one file per kind of object: each gives steps with their locks and probes.
+
+pub(crate) mod archive;
+pub(crate) mod column;
+pub(crate) mod constraint;
+pub(crate) mod index;
+pub(crate) mod portrait;
+pub(crate) mod probe;
+pub(crate) mod sequence;
+pub(crate) mod sync;
+pub(crate) mod trial;
+
+use crate::catalog::Table;
+use crate::ident::quote;
+use crate::step::{LockMode, Step};
+
+/// Declares `mode` on a table and on all its partitions, as statements that recurse take it.
+pub(crate) fn on_all(step: Step, table: &Table, mode: LockMode) -> Step {
+    table.partitions.iter().fold(step.locks(table.sql(), mode), |step, leaf| {
+        step.locks(format!("{}.{}", quote(&leaf.schema), quote(&leaf.name)), mode)
+    })
+}
+
+/// `"a", "b"`.
+pub(crate) fn list<S: AsRef<str>>(names: &[S]) -> String {
+    names.iter().map(|name| quote(name.as_ref())).collect::<Vec<_>>().join(", ")
+}

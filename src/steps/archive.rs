@@ -1,0 +1,186 @@
+//! Archives: a dropped column's values, kept beside the ledger so that the drop can be rolled back.
+
+use serde::{Deserialize, Serialize};
+
+use super::probe;
+use crate::catalog::{Column, Table};
+use crate::ident::{hashed, literal, quote};
+use crate::phase::Context;
+use crate::step::{Batches, Marker, Step, Work};
+
+/// One column's archive: a table with the row's key and the value, wherever that is not null.
+///
+/// It is saved in the ledger before the column goes, since the catalog cannot tell its types afterwards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Archive {
+    /// The archive, as qualified SQL.
+    relation: String,
+    schema: String,
+    table: String,
+    column: String,
+    /// The type and collation of `value`, as SQL.
+    value: Typed,
+    /// The columns that name a row, in order: `k1`, `k2`, … of the archive.
+    keys: Vec<(String, Typed)>,
+    /// What the archive's comment says.
+    comment: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Typed {
+    data_type: String,
+    collation: Option<String>,
+}
+
+impl Typed {
+    fn of(column: &Column) -> Self {
+        Self { data_type: column.data_type.clone(), collation: column.collation.clone() }
+    }
+
+    fn sql(&self) -> String {
+        match &self.collation {
+            Some(collation) => format!("{} COLLATE {collation}", self.data_type),
+            None => self.data_type.clone(),
+        }
+    }
+}
+
+impl Archive {
+    /// The archive of `column`; `None` where the table has no key without it to find the rows by again.
+    pub(crate) fn of(cx: &Context<'_>, table: &Table, column: &Column) -> Option<Self> {
+        let keys = key_without(table, &column.name)?;
+        let keys = keys
+            .into_iter()
+            .map(|name| table.find(name).map(|key| (name.to_owned(), Typed::of(key))))
+            .collect::<Option<Vec<_>>>()?;
+        let Table { schema, name, .. } = table;
+        // The hash covers the whole, so that two archives never meet.
+        let archive = hashed(&format!("archive_{}_{schema}.{name}.{}", cx.migration, column.name));
+        Some(Self {
+            relation: format!("{}.{}", quote(&cx.snapshot.ledger_schema), quote(&archive)),
+            schema: schema.clone(),
+            table: name.clone(),
+            column: column.name.clone(),
+            value: Typed::of(column),
+            keys,
+            comment: format!(
+                "phasewise: the values of column {} of {} before migration {} dropped it, by key. Needed to roll that back; drop it when that will not happen.",
+                column.sql(),
+                table.sql(),
+                cx.migration
+            ),
+        })
+    }
+
+    /// Makes the archive and fills it.
+    pub(crate) fn store(&self) -> Vec<Step> {
+        let Self { relation, comment, .. } = self;
+        let columns: String =
+            self.keys.iter().enumerate().map(|(i, (_, key))| format!("k{} {}, ", i + 1, key.sql())).collect();
+        let create = format!(
+            "CREATE TABLE {relation} ({columns}\"value\" {} NOT NULL, PRIMARY KEY ({}))",
+            self.value.sql(),
+            self.names()
+        );
+        let has_type =
+            format!("pg_catalog.format_type(a.atttypid, a.atttypmod) = {}", literal(&self.value.data_type));
+        let commented = format!(
+            "SELECT pg_catalog.obj_description(pg_catalog.to_regclass({}), 'pg_class') IS NOT DISTINCT FROM {}",
+            literal(relation),
+            literal(comment)
+        );
+        let value = format!("t.{}", quote(&self.column));
+        let select: String =
+            self.keys.iter().map(|(name, _)| format!("t.{}, ", quote(name))).chain([value.clone()]).collect();
+        let copy = Batches {
+            schema: self.schema.clone(),
+            table: self.table.clone(),
+            work: Work::Copy { into: format!("{relation} ({}, \"value\")", self.names()), select },
+            condition: format!("{value} IS NOT NULL"),
+            verify: format!(
+                "{value} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {relation} AS a WHERE {})",
+                self.joined()
+            ),
+            keys: self.key_names(),
+            marker: None,
+        };
+        vec![
+            Step::sql(format!("create the archive of column {}", quote(&self.column)), create)
+                .done_when(probe::column(relation, "value", &has_type)),
+            Step::sql(
+                "comment on the archive",
+                format!("COMMENT ON TABLE {relation} IS {}", literal(comment)),
+            )
+            .done_when(commented),
+            Step::batches(format!("archive the values of column {}", quote(&self.column)), copy),
+        ]
+    }
+
+    /// Brings archived values back: `set` are assignments and `condition` says which rows still need them, both over
+    /// `t` (the table) and `a` (the archive, with its `"value"`). After the assignment the condition must not hold.
+    pub(crate) fn restore(&self, set: &str, condition: &str, marker: Option<Marker>) -> Step {
+        let Self { relation, .. } = self;
+        let joined = self.joined();
+        let batches = Batches {
+            schema: self.schema.clone(),
+            table: self.table.clone(),
+            work: Work::Update { set: set.to_owned(), from: Some(format!("{relation} AS a")) },
+            condition: format!("{joined} AND ({condition})"),
+            verify: format!("EXISTS (SELECT 1 FROM {relation} AS a WHERE {joined} AND ({condition}))"),
+            keys: self.key_names(),
+            marker,
+        };
+        // A rollback that is resumed after it forgot the archive has restored it.
+        Step::batches(format!("restore column {} from its archive", quote(&self.column)), batches)
+            .done_when(probe::not(&probe::relation(relation)))
+    }
+
+    /// Brings the values back wherever the column is null.
+    pub(crate) fn restore_nulls(&self) -> Step {
+        let column = quote(&self.column);
+        self.restore(&format!("{column} = a.\"value\""), &format!("t.{column} IS NULL"), None)
+    }
+
+    /// Drops the archive, when a rollback has restored it.
+    pub(crate) fn forget(&self) -> Step {
+        Step::sql(
+            format!("drop the archive of column {}", quote(&self.column)),
+            format!("DROP TABLE {}", self.relation),
+        )
+        .done_when(probe::not(&probe::relation(&self.relation)))
+    }
+
+    fn names(&self) -> String {
+        (1..=self.keys.len()).map(|i| format!("k{i}")).collect::<Vec<_>>().join(", ")
+    }
+
+    fn key_names(&self) -> Vec<String> {
+        self.keys.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    fn joined(&self) -> String {
+        let pairs = self.keys.iter().enumerate();
+        pairs
+            .map(|(i, (name, _))| format!("a.k{} = t.{}", i + 1, quote(name)))
+            .collect::<Vec<_>>()
+            .join(" AND ")
+    }
+}
+
+/// [`Table::key`], but never one that `column` is part of: it goes with the column.
+pub(crate) fn key_without<'a>(table: &'a Table, column: &str) -> Option<Vec<&'a str>> {
+    let mut best = None;
+    for index in &table.indexes {
+        let total = index.unique && index.valid && !index.tail.contains(" WHERE ");
+        let plain = !index.keys.is_empty()
+            && index
+                .keys
+                .iter()
+                .all(|key| key.as_deref().and_then(|name| table.find(name)).is_some_and(|key| key.not_null));
+        let free = !index.uses.iter().any(|used| used == column);
+        if total && plain && free && (best.is_none() || index.primary) {
+            best = Some(index);
+        }
+    }
+    best.map(|index| index.keys.iter().filter_map(Option::as_deref).collect())
+}

@@ -1,0 +1,181 @@
+//! Columns: adding, changing and dropping them.
+
+use super::{on_all, probe};
+use crate::catalog::{Column, Grant, Table};
+use crate::ident::{derived, literal, quote};
+use crate::step::{LockMode, Step};
+
+/// Adds a nullable column of that type. Catalog only.
+pub(crate) fn add(
+    table: &Table,
+    name: &str,
+    data_type: &str,
+    collation: Option<&str>,
+    default: Option<&str>,
+) -> Step {
+    let collate = collation.map(|collation| format!(" COLLATE {collation}")).unwrap_or_default();
+    let default = default.map(|default| format!(" DEFAULT {default}")).unwrap_or_default();
+    let sql = format!("ALTER TABLE {} ADD COLUMN {} {data_type}{collate}{default}", table.sql(), quote(name));
+    on_all(Step::sql(format!("add column {}", quote(name)), sql), table, LockMode::AccessExclusive).done_when(
+        probe::column(
+            &table.sql(),
+            name,
+            &format!("pg_catalog.format_type(a.atttypid, a.atttypmod) = {}", literal(data_type)),
+        ),
+    )
+}
+
+/// The attributes that `ADD COLUMN` does not take: storage, compression, statistics target, comment, grants.
+pub(crate) fn attributes(table: &Table, like: &Column, name: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if let Some(storage) = &like.storage {
+        let code = match storage.as_str() {
+            "PLAIN" => 'p',
+            "MAIN" => 'm',
+            "EXTERNAL" => 'e',
+            _ => 'x',
+        };
+        steps.push(
+            alter(table, name, &format!("SET STORAGE {storage}"), LockMode::AccessExclusive)
+                .done_when(probe::column(&table.sql(), name, &format!("a.attstorage = '{code}'"))),
+        );
+    }
+    if let Some(compression) = &like.compression {
+        let code = compression.chars().next().unwrap_or('p');
+        steps.push(
+            alter(table, name, &format!("SET COMPRESSION {compression}"), LockMode::AccessExclusive)
+                .done_when(probe::column(&table.sql(), name, &format!("a.attcompression = '{code}'"))),
+        );
+    }
+    if let Some(statistics) = like.statistics {
+        steps.push(
+            alter(table, name, &format!("SET STATISTICS {statistics}"), LockMode::ShareUpdateExclusive)
+                .done_when(probe::column(&table.sql(), name, &format!("a.attstattarget = {statistics}"))),
+        );
+    }
+    if let Some(comment) = &like.comment {
+        steps.push(self::comment(table, name, comment));
+    }
+    steps.extend(like.grants.iter().map(|grant| self::grant(table, name, grant)));
+    steps
+}
+
+/// Comments on a column.
+pub(crate) fn comment(table: &Table, name: &str, comment: &str) -> Step {
+    let sql = format!("COMMENT ON COLUMN {}.{} IS {}", table.sql(), quote(name), literal(comment));
+    Step::sql(format!("comment on column {}", quote(name)), sql)
+        .locks(table.sql(), LockMode::ShareUpdateExclusive)
+        .done_when(probe::column(
+            &table.sql(),
+            name,
+            &format!("pg_catalog.col_description(a.attrelid, a.attnum) = {}", literal(comment)),
+        ))
+}
+
+fn grant(table: &Table, name: &str, grant: &Grant) -> Step {
+    let option = if grant.grantable { " WITH GRANT OPTION" } else { "" };
+    let Grant { privilege, grantee, .. } = grant;
+    let sql = format!("GRANT {privilege} ({}) ON TABLE {} TO {grantee}{option}", quote(name), table.sql());
+    let role = if grantee == "PUBLIC" {
+        "x.grantee = 0".to_owned()
+    } else {
+        format!("x.grantee = {}::regrole", literal(grantee))
+    };
+    Step::sql(format!("grant {privilege} on column {} to {grantee}", quote(name)), sql).done_when(probe::column(
+        &table.sql(),
+        name,
+        &format!(
+            "EXISTS (SELECT 1 FROM pg_catalog.aclexplode(a.attacl) x WHERE {role} AND x.privilege_type = '{privilege}' AND x.is_grantable = {})",
+            grant.grantable
+        ),
+    ))
+}
+
+/// Drops a column. Its dependents must be gone: there is no CASCADE.
+pub(crate) fn drop(table: &Table, name: &str) -> Step {
+    let sql = format!("ALTER TABLE {} DROP COLUMN {}", table.sql(), quote(name));
+    on_all(Step::sql(format!("drop column {}", quote(name)), sql), table, LockMode::AccessExclusive)
+        .done_when(probe::no_column(&table.sql(), name))
+}
+
+/// Sets a default for rows to come. `default` is compared as `pg_get_expr` writes it.
+pub(crate) fn set_default(table: &Table, name: &str, default: &str) -> Step {
+    alter(table, name, &format!("SET DEFAULT {default}"), LockMode::AccessExclusive)
+        .done_when(probe::default(&table.sql(), name, Some(default)))
+}
+
+/// Drops the default.
+pub(crate) fn drop_default(table: &Table, name: &str) -> Step {
+    alter(table, name, "DROP DEFAULT", LockMode::AccessExclusive).done_when(probe::default(
+        &table.sql(),
+        name,
+        None,
+    ))
+}
+
+/// Lets the column be null again.
+pub(crate) fn drop_not_null(table: &Table, name: &str) -> Step {
+    alter(table, name, "DROP NOT NULL", LockMode::AccessExclusive).done_when(probe::column(
+        &table.sql(),
+        name,
+        "NOT a.attnotnull",
+    ))
+}
+
+/// Makes the column NOT NULL without a scan under a lock that blocks anyone.
+///
+/// Before 18 a CHECK is validated first, which Postgres takes as proof. From 18 a NOT NULL constraint can be NOT
+/// VALID itself; `SET NOT NULL` would scan there (measured).
+pub(crate) fn set_not_null(table: &Table, name: &str, server_version: u32) -> Vec<Step> {
+    let (sql, column) = (table.sql(), quote(name));
+    if server_version >= 180_000 {
+        let constraint = derived(&[&table.name, name, "not_null"]);
+        let add =
+            format!("ALTER TABLE {sql} ADD CONSTRAINT {} NOT NULL {column} NOT VALID", quote(&constraint));
+        let add = on_all(
+            Step::sql(format!("add NOT NULL on {column}, not valid"), add),
+            table,
+            LockMode::AccessExclusive,
+        )
+        .done_when(probe::column(&sql, name, "a.attnotnull"));
+        let valid = "EXISTS (SELECT 1 FROM pg_catalog.pg_constraint c WHERE c.conrelid = a.attrelid AND c.contype = 'n' AND c.conkey = ARRAY[a.attnum] AND c.convalidated)".to_string();
+        let validate = format!("ALTER TABLE {sql} VALIDATE CONSTRAINT {}", quote(&constraint));
+        let validate = on_all(
+            Step::long(format!("validate NOT NULL on {column}"), validate),
+            table,
+            LockMode::ShareUpdateExclusive,
+        )
+        .scanning()
+        .done_when(probe::column(&sql, name, &valid));
+        return vec![add, validate];
+    }
+    let check = derived(&["pw", &table.name, name, "not_null"]);
+    let quoted = quote(&check);
+    let is_set = probe::column(&sql, name, "a.attnotnull");
+    let add = format!("ALTER TABLE {sql} ADD CONSTRAINT {quoted} CHECK ({column} IS NOT NULL) NOT VALID");
+    let validate = format!("ALTER TABLE {sql} VALIDATE CONSTRAINT {quoted}");
+    let drop = format!("ALTER TABLE {sql} DROP CONSTRAINT {quoted}");
+    vec![
+        on_all(
+            Step::sql(format!("check {column} is not null, not valid"), add),
+            table,
+            LockMode::AccessExclusive,
+        )
+        .done_when(probe::either(&is_set, &probe::constraint(&sql, &check, "true"))),
+        on_all(
+            Step::long(format!("validate that {column} is not null"), validate),
+            table,
+            LockMode::ShareUpdateExclusive,
+        )
+        .scanning()
+        .done_when(probe::either(&is_set, &probe::constraint(&sql, &check, "c.convalidated"))),
+        alter(table, name, "SET NOT NULL", LockMode::AccessExclusive).done_when(is_set),
+        on_all(Step::sql(format!("drop check {quoted}"), drop), table, LockMode::AccessExclusive)
+            .done_when(probe::not(&probe::constraint(&sql, &check, "true"))),
+    ]
+}
+
+fn alter(table: &Table, name: &str, what: &str, mode: LockMode) -> Step {
+    let sql = format!("ALTER TABLE {} ALTER COLUMN {} {what}", table.sql(), quote(name));
+    on_all(Step::sql(format!("column {}: {what}", quote(name)), sql), table, mode)
+}

@@ -1,0 +1,130 @@
+//! Constraints: always NOT VALID first, then validated without a lock that blocks anyone.
+
+use super::{on_all, probe};
+use crate::catalog::{ForeignKey, Table};
+use crate::ident::{literal, quote};
+use crate::step::{LockMode, Step};
+
+/// Adds a CHECK. `definition` is `CHECK (…)` as `pg_get_constraintdef` writes it, without NOT VALID.
+pub(crate) fn add_check(table: &Table, name: &str, definition: &str, validate: bool) -> Vec<Step> {
+    let (sql, quoted) = (table.sql(), quote(name));
+    let add = format!("ALTER TABLE {sql} ADD CONSTRAINT {quoted} {definition} NOT VALID");
+    let same = format!(
+        "c.contype = 'c' AND pg_catalog.replace(pg_catalog.pg_get_constraintdef(c.oid), ' NOT VALID', '') = {}",
+        literal(definition)
+    );
+    let mut steps = vec![
+        on_all(Step::sql(format!("add check {quoted}, not valid"), add), table, LockMode::AccessExclusive)
+            .done_when(probe::constraint(&sql, name, &same)),
+    ];
+    if validate {
+        steps.push(on_all(self::validate(&sql, name), table, LockMode::ShareUpdateExclusive));
+    }
+    steps
+}
+
+/// Adds a foreign key NOT VALID and validates it. `SHARE ROW EXCLUSIVE` on both tables, briefly; the scan runs
+/// under locks that block no client.
+pub(crate) fn add_foreign_key(key: &ForeignKey) -> Vec<Step> {
+    let (sql, quoted) = (key.table_sql(), quote(&key.name));
+    let add = format!("ALTER TABLE {sql} ADD CONSTRAINT {quoted} {} NOT VALID", key.definition());
+    let mut steps = vec![
+        both(
+            Step::sql(format!("add foreign key {quoted}, not valid"), add),
+            key,
+            LockMode::ShareRowExclusive,
+        )
+        .done_when(probe::constraint(&sql, &key.name, &same_foreign_key(key))),
+    ];
+    if key.validated {
+        let mut step = validate(&sql, &key.name).locks(sql.clone(), LockMode::ShareUpdateExclusive);
+        if key.ref_table_sql() != sql {
+            step = step.locks(key.ref_table_sql(), LockMode::RowShare);
+        }
+        steps.push(step);
+    }
+    steps
+}
+
+/// Drops a foreign key: `ACCESS EXCLUSIVE` on both tables, so alone in its transaction.
+pub(crate) fn drop_foreign_key(key: &ForeignKey) -> Step {
+    let (sql, quoted) = (key.table_sql(), quote(&key.name));
+    let drop = format!("ALTER TABLE {sql} DROP CONSTRAINT {quoted}");
+    both(Step::sql(format!("drop foreign key {quoted} of {sql}"), drop), key, LockMode::AccessExclusive)
+        .done_when(probe::not(&probe::constraint(&sql, &key.name, "true")))
+}
+
+/// Drops a CHECK, UNIQUE or EXCLUDE constraint.
+pub(crate) fn drop(table: &Table, name: &str) -> Step {
+    let sql = format!("ALTER TABLE {} DROP CONSTRAINT {}", table.sql(), quote(name));
+    on_all(Step::sql(format!("drop constraint {}", quote(name)), sql), table, LockMode::AccessExclusive)
+        .done_when(probe::not(&probe::constraint(&table.sql(), name, "true")))
+}
+
+/// Makes a valid unique index a UNIQUE constraint. The index takes the constraint's name.
+pub(crate) fn add_unique_using_index(
+    table: &Table,
+    name: &str,
+    index: &str,
+    deferrable: bool,
+    deferred: bool,
+) -> Step {
+    let mut sql = format!(
+        "ALTER TABLE {} ADD CONSTRAINT {} UNIQUE USING INDEX {}",
+        table.sql(),
+        quote(name),
+        quote(index)
+    );
+    if deferrable {
+        sql.push_str(" DEFERRABLE");
+    }
+    if deferred {
+        sql.push_str(" INITIALLY DEFERRED");
+    }
+    Step::sql(format!("add unique constraint {}", quote(name)), sql)
+        .locks(table.sql(), LockMode::AccessExclusive)
+        .done_when(probe::constraint(&table.sql(), name, "c.contype = 'u'"))
+}
+
+/// Comments on a constraint.
+pub(crate) fn comment(table: &str, name: &str, comment: &str) -> Step {
+    let sql = format!("COMMENT ON CONSTRAINT {} ON {table} IS {}", quote(name), literal(comment));
+    Step::sql(format!("comment on constraint {}", quote(name)), sql)
+        .locks(table, LockMode::ShareUpdateExclusive)
+        .done_when(probe::constraint(
+            table,
+            name,
+            &format!("pg_catalog.obj_description(c.oid, 'pg_constraint') = {}", literal(comment)),
+        ))
+}
+
+fn validate(table: &str, name: &str) -> Step {
+    let sql = format!("ALTER TABLE {table} VALIDATE CONSTRAINT {}", quote(name));
+    Step::long(format!("validate constraint {}", quote(name)), sql).scanning().done_when(probe::constraint(
+        table,
+        name,
+        "c.convalidated",
+    ))
+}
+
+fn both(step: Step, key: &ForeignKey, mode: LockMode) -> Step {
+    let step = step.locks(key.table_sql(), mode);
+    if key.ref_table_sql() == key.table_sql() { step } else { step.locks(key.ref_table_sql(), mode) }
+}
+
+fn same_foreign_key(key: &ForeignKey) -> String {
+    let names = |columns: &[String]| columns.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", ");
+    let attributes = |relation: &str, numbers: &str| {
+        format!(
+            "ARRAY(SELECT a.attname::text FROM pg_catalog.unnest({numbers}) WITH ORDINALITY k(n, o) JOIN pg_catalog.pg_attribute a ON a.attrelid = {relation} AND a.attnum = k.n ORDER BY k.o)"
+        )
+    };
+    format!(
+        "c.contype = 'f' AND c.confrelid = pg_catalog.to_regclass({}) AND {} = ARRAY[{}] AND {} = ARRAY[{}]",
+        literal(&key.ref_table_sql()),
+        attributes("c.conrelid", "c.conkey"),
+        names(&key.columns),
+        attributes("c.confrelid", "c.confkey"),
+        names(&key.ref_columns),
+    )
+}

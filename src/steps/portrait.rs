@@ -1,0 +1,108 @@
+//! Freeing a column of what hangs on it, and rebuilding that.
+
+use super::{constraint, index, probe};
+use crate::catalog::{Constraint, ConstraintKind, Index, Portrait, Table};
+use crate::ident::{derived, literal};
+use crate::step::{LockMode, Probe, Step};
+
+/// Drops, one by one, what would go silently with the column, so that dropping it takes one brief lock on one table:
+/// foreign keys first (they lock two tables), then constraints, indexes `CONCURRENTLY`, statistics.
+pub(crate) fn free(table: &Table, portrait: &Portrait) -> Vec<Step> {
+    let keys = portrait.incoming.iter().chain(&portrait.outgoing);
+    let mut seen = Vec::new();
+    let mut steps = Vec::new();
+    for key in keys.filter(|key| !key.inherited) {
+        // One that a table has on itself is both incoming and outgoing.
+        let id = (key.table_sql(), key.name.clone());
+        if !seen.contains(&id) {
+            seen.push(id);
+            steps.push(constraint::drop_foreign_key(key));
+        }
+    }
+    let constraints = portrait.constraints.iter().filter(|found| !found.inherited);
+    steps.extend(constraints.map(|found| constraint::drop(table, &found.name)));
+    steps.extend(portrait.indexes.iter().map(|found| index::drop(table, &found.name)));
+    steps.extend(portrait.statistics.iter().map(|(name, _, _)| drop_statistics(table, name)));
+    steps
+}
+
+/// Rebuilds what [`free`] dropped, on a column of the same name: indexes `CONCURRENTLY`, constraints NOT VALID and
+/// then validated.
+pub(crate) fn rebuild(table: &Table, portrait: &Portrait) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for found in &portrait.indexes {
+        steps.extend(index::like(table, found, &found.name));
+    }
+    for found in portrait.constraints.iter().filter(|found| !found.inherited) {
+        steps.extend(rebuild_constraint(table, portrait, found));
+    }
+    let mut seen = Vec::new();
+    let keys = portrait.outgoing.iter().chain(&portrait.incoming);
+    for key in keys.filter(|key| !key.inherited) {
+        let id = (key.table_sql(), key.name.clone());
+        if seen.contains(&id) {
+            continue;
+        }
+        seen.push(id);
+        steps.extend(constraint::add_foreign_key(key));
+        let comment = key.comment.as_ref();
+        steps.extend(comment.map(|comment| constraint::comment(&key.table_sql(), &key.name, comment)));
+    }
+    for (name, _, definition) in &portrait.statistics {
+        steps.push(
+            Step::sql(format!("create statistics {name}"), definition)
+                .locks(table.sql(), LockMode::ShareUpdateExclusive)
+                .done_when(statistics(name)),
+        );
+    }
+    steps
+}
+
+fn rebuild_constraint(table: &Table, portrait: &Portrait, found: &Constraint) -> Vec<Step> {
+    let mut steps = match found.kind {
+        ConstraintKind::Check => {
+            let definition = found.definition.strip_suffix(" NOT VALID").unwrap_or(&found.definition);
+            constraint::add_check(table, &found.name, definition, found.validated)
+        }
+        ConstraintKind::Unique => {
+            let Some(behind) = portrait.behind(found) else { return Vec::new() };
+            unique(table, found, behind)
+        }
+        // Refused before anything was dropped.
+        _ => return Vec::new(),
+    };
+    let comment = found.comment.as_ref();
+    steps.extend(comment.map(|comment| constraint::comment(&table.sql(), &found.name, comment)));
+    steps
+}
+
+/// A UNIQUE constraint over an index that is built first. The index is renamed with `ADD CONSTRAINT`, so its own
+/// build is done too once the constraint is there.
+fn unique(table: &Table, found: &Constraint, behind: &Index) -> Vec<Step> {
+    let temporary = derived(&["pw", &found.name, "index"]);
+    let add =
+        constraint::add_unique_using_index(table, &found.name, &temporary, found.deferrable, found.deferred);
+    let done = probe::constraint(&table.sql(), &found.name, "c.contype = 'u'");
+    let build = index::like(table, behind, &temporary).into_iter().map(|step| match &step.probe {
+        Probe::Sql(own) => {
+            let both = probe::either(own, &done);
+            step.done_when(both)
+        }
+        _ => step,
+    });
+    build.chain([add]).collect()
+}
+
+fn drop_statistics(table: &Table, name: &str) -> Step {
+    Step::sql(format!("drop statistics {name}"), format!("DROP STATISTICS {name}"))
+        .locks(table.sql(), LockMode::ShareUpdateExclusive)
+        .done_when(probe::not(&statistics(name)))
+}
+
+/// Whether the statistics object `name` is there, quoted only where that is needed, as the snapshot has it.
+fn statistics(name: &str) -> String {
+    format!(
+        "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace WHERE pg_catalog.format('%I.%I', n.nspname, s.stxname) = {})",
+        literal(name)
+    )
+}
