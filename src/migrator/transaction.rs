@@ -146,7 +146,7 @@ impl Driver<'_> {
             // mode makes it yield and blocks no client.
             for relation in soften {
                 let sql = format!("LOCK TABLE {relation} IN SHARE UPDATE EXCLUSIVE MODE");
-                self.session.send(format_args!("locking {relation}"), &sql).await?;
+                self.session.send(format!("locking {relation}"), &sql).await?;
             }
             if !soften.is_empty() {
                 self.session
