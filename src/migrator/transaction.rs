@@ -109,7 +109,7 @@ impl Driver<'_> {
         };
         let strong = step.locks.iter().any(|lock| lock.mode >= LockMode::Share);
         let soften = if strong && !long { self.lockable(step).await? } else { Vec::new() };
-        let mut tries = Tries::new(self.migrator, &step.summary);
+        let mut tries = Tries::new(self.migrator, &step.summary).timed(strong && !long);
         loop {
             let timeouts = if long {
                 // Weak locks: nobody queues behind them, so a wait that autovacuum yields to is harmless.
@@ -200,7 +200,7 @@ impl Driver<'_> {
 
     /// A statement outside a transaction. Deadlocks are tried again.
     pub(super) async fn autocommit(&self, at: At<'_>, summary: &str, statement: &str) -> Result<()> {
-        let mut tries = Tries::new(self.migrator, summary);
+        let mut tries = Tries::new(self.migrator, summary).untimed();
         loop {
             self.fence().await?;
             let run = self.session.send(doing(at, statement), statement);

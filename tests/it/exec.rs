@@ -6,8 +6,8 @@ use std::time::Duration;
 use phasewise::testing::{Database, Server};
 use phasewise::{
     Action, BackfillPolicy, Batches, BuildIndex, Change, Context, DeployPhase, DropIndex, Event, Gate, Ident,
-    Irreversible, Kind, LockMode, Migration, Migrations, Migrator, Phase, Result, Rollback, State, Step, TableName,
-    To, Touches, Window, Work, migrations,
+    Irreversible, Kind, LockMode, Migration, Migrations, Migrator, Phase, Result, Rollback, State, Step,
+    TableName, To, Touches, Window, Work, migrations,
 };
 use tokio_postgres::Client;
 
@@ -168,7 +168,7 @@ impl Change for Once {
     fn touches(&self) -> Touches {
         match self.0 {
             "" => Touches::nothing(),
-            new if new == "made" => Touches::nothing().creates(TableName::new("made")),
+            "made" => Touches::nothing().creates(TableName::new("made")),
             _ => Touches::nothing().table(TableName::new("t")),
         }
     }
@@ -217,14 +217,16 @@ async fn forward_to_the_gate_and_beyond_and_back() {
     let heard = Arc::clone(&events);
     let migrator = migrator(&database, &COPY).observe(move |event: &Event<'_>| {
         heard.lock().unwrap().push(format!("{event:?}"));
-        panic!("observers may panic");
+        // Without the hook's message: observers may panic.
+        std::panic::resume_unwind(Box::new(()));
     });
-    std::panic::set_hook(Box::new(|_| {}));
 
     // Nothing is there, and looking makes nothing.
     let status = migrator.status().await.unwrap();
     assert_eq!(status.get("copy").unwrap().state, State::Pending);
-    assert!(!one::<bool>(&client, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'phasewise')").await);
+    assert!(
+        !one::<bool>(&client, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'phasewise')").await
+    );
 
     let report = migrator.run().await.unwrap();
     let copy = report.get("copy").unwrap();
@@ -241,7 +243,13 @@ async fn forward_to_the_gate_and_beyond_and_back() {
     assert_eq!(report.get("copy").unwrap().rows, 5_000);
     assert!(report.is_complete(), "{report}");
     assert_eq!(one::<i64>(&client, "SELECT count(*) FROM t WHERE b = upper(a)").await, 5_000);
-    assert!(one::<bool>(&client, "SELECT indisvalid AND indisunique FROM pg_index WHERE indexrelid = 't_b'::regclass").await);
+    assert!(
+        one::<bool>(
+            &client,
+            "SELECT indisvalid AND indisunique FROM pg_index WHERE indexrelid = 't_b'::regclass"
+        )
+        .await
+    );
     assert_eq!(migrator.applied().await.unwrap().len(), 1);
     println!("{}\n{report}", migrator.status().await.unwrap());
 
@@ -270,11 +278,12 @@ async fn a_blocker_is_outwaited_and_named() {
     client.batch_execute("SET application_name = 'sleeper'; BEGIN; SELECT * FROM t").await.unwrap();
     let retries = Arc::new(Mutex::new(0));
     let heard = Arc::clone(&retries);
-    let migrator = migrator(&database, &COPY).lock_deadline(Duration::from_secs(2)).observe(move |event: &Event<'_>| {
-        if let Event::LockRetry { .. } = event {
-            *heard.lock().unwrap() += 1;
-        }
-    });
+    let migrator =
+        migrator(&database, &COPY).lock_deadline(Duration::from_secs(2)).observe(move |event: &Event<'_>| {
+            if let Event::LockRetry { .. } = event {
+                *heard.lock().unwrap() += 1;
+            }
+        });
     let error = migrator.run().await.unwrap_err();
     assert_eq!(error.kind(), Kind::Locked);
     assert!(error.to_string().contains("(sleeper), idle in transaction"), "{error}");
@@ -311,7 +320,10 @@ async fn a_fresh_database_waits_for_nothing_but_its_own_build() {
 
     // A second run on the database is not fresh, and a build of release 0 is not overtaken.
     let (database, client) = self::database().await;
-    client.batch_execute("CREATE TABLE t (id int, a text); CREATE TABLE visits AS SELECT 0 AS n").await.unwrap();
+    client
+        .batch_execute("CREATE TABLE t (id int, a text); CREATE TABLE visits AS SELECT 0 AS n")
+        .await
+        .unwrap();
     let schema = migrator(&database, &COPY).assume_fresh().start().await.unwrap();
     assert_eq!(schema.report().get("copy").unwrap().entered, ["Expand", "Deploy"]);
     let error = migrator(&database, &COPY).confirm("copy", "Deploy").await.unwrap_err();
@@ -357,7 +369,8 @@ async fn invalid_indexes_are_built_anew_and_others_refused() {
     client.batch_execute("DELETE FROM t WHERE ctid = (SELECT max(ctid) FROM t WHERE id = 1)").await.unwrap();
     assert!(migrator.run().await.unwrap().is_complete());
     assert_eq!(
-        one::<i64>(&client, "SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass AND indisvalid").await,
+        one::<i64>(&client, "SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass AND indisvalid")
+            .await,
         1
     );
 }
@@ -419,7 +432,10 @@ async fn a_lost_lease_stops_the_driver() {
     while one::<i64>(&client, "SELECT count(*) FROM t WHERE b IS NOT NULL").await == 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    client.batch_execute("UPDATE phasewise.lease SET token = token + 1, expires_at = '-infinity'").await.unwrap();
+    client
+        .batch_execute("UPDATE phasewise.lease SET token = token + 1, expires_at = '-infinity'")
+        .await
+        .unwrap();
     assert_eq!(run.await.unwrap().unwrap_err().kind(), Kind::LeaseLost);
     let done = one::<i64>(&client, "SELECT done FROM phasewise.backfills").await;
     assert!(done > 0 && done < 20_000, "{done}");
@@ -458,7 +474,12 @@ async fn a_row_that_cannot_be_filled_is_named() {
         .batch_execute("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'begin new.b := lower(new.a); return new; end'")
         .await
         .unwrap();
-    client.batch_execute("CREATE TRIGGER f BEFORE UPDATE ON t FOR EACH ROW WHEN (NEW.id = 9) EXECUTE FUNCTION f()").await.unwrap();
+    client
+        .batch_execute(
+            "CREATE TRIGGER f BEFORE UPDATE ON t FOR EACH ROW WHEN (NEW.id = 9) EXECUTE FUNCTION f()",
+        )
+        .await
+        .unwrap();
     client.batch_execute("UPDATE t SET b = NULL WHERE id = 9").await.unwrap();
     let error = migrator.run().await.unwrap_err();
     assert_eq!(error.kind(), Kind::Backfill);
@@ -471,10 +492,16 @@ async fn a_row_that_cannot_be_filled_is_named() {
 async fn partitions_are_walked_one_by_one() {
     let (database, client) = database().await;
     client.batch_execute("CREATE TABLE t (id int, a text) PARTITION BY RANGE (id)").await.unwrap();
-    client.batch_execute("CREATE TABLE \"t One\" PARTITION OF t FOR VALUES FROM (0) TO (1000)").await.unwrap();
+    client
+        .batch_execute("CREATE TABLE \"t One\" PARTITION OF t FOR VALUES FROM (0) TO (1000)")
+        .await
+        .unwrap();
     client.batch_execute("CREATE TABLE t2 PARTITION OF t FOR VALUES FROM (1000) TO (9000)").await.unwrap();
     client.batch_execute("CREATE TABLE visits AS SELECT 0 AS n").await.unwrap();
-    client.batch_execute("INSERT INTO t SELECT i, 'row ' || i FROM generate_series(1, 3000) i").await.unwrap();
+    client
+        .batch_execute("INSERT INTO t SELECT i, 'row ' || i FROM generate_series(1, 3000) i")
+        .await
+        .unwrap();
     let migrator = migrator(&database, &COPY);
     migrator.run().await.unwrap();
     migrator.confirm("copy", "Deploy").await.unwrap();
@@ -495,7 +522,9 @@ async fn a_role_without_rights_is_told_what_to_grant() {
     let error = poor.run().await.unwrap_err();
     assert_eq!(error.kind(), Kind::Permission, "{error}");
     assert!(error.to_string().contains("GRANT CREATE ON DATABASE"), "{error}");
-    assert!(!one::<bool>(&client, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'phasewise')").await);
+    assert!(
+        !one::<bool>(&client, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'phasewise')").await
+    );
 }
 
 #[tokio::test]
@@ -507,7 +536,7 @@ async fn a_dropped_run_cancels_its_statement() {
     for migrator in [direct, pooled] {
         let run = tokio::time::timeout(Duration::from_millis(700), migrator.run());
         assert!(run.await.is_err());
-        let mut left = 1;
+        let mut left = 1_i64;
         for _ in 0..40 {
             left = one(&client, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'").await;
             if left == 0 {
@@ -517,4 +546,77 @@ async fn a_dropped_run_cancels_its_statement() {
         }
         assert_eq!(left, 0);
     }
+}
+
+#[tokio::test]
+async fn remnants_of_a_killed_build_are_used_or_dropped() {
+    let (database, client) = with_rows(10).await;
+    let migrator = migrator(&database, &COPY);
+    migrator.run().await.unwrap();
+    migrator.confirm("copy", "Deploy").await.unwrap();
+    migrator.run_to("copy", "Fill").await.unwrap();
+    // Learn what remnants are called: a build that fails names its own.
+    client.batch_execute("INSERT INTO t VALUES (1, 'row 1', 'ROW 1')").await.unwrap();
+    client.batch_execute("CREATE FUNCTION stop() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN IF tg_tag = 'DROP INDEX' THEN RAISE 'no'; END IF; END $$").await.unwrap();
+    client
+        .batch_execute("CREATE EVENT TRIGGER stop ON ddl_command_start EXECUTE FUNCTION stop()")
+        .await
+        .unwrap();
+    migrator.run().await.unwrap_err();
+    client.batch_execute("DROP EVENT TRIGGER stop").await.unwrap();
+    let remnant: String = one(
+        &client,
+        "SELECT relname::text FROM pg_class JOIN pg_index ON oid = indexrelid WHERE NOT indisvalid",
+    )
+    .await;
+    assert!(remnant.starts_with("pw_"), "{remnant}");
+    client.batch_execute("DELETE FROM t WHERE ctid = (SELECT max(ctid) FROM t WHERE id = 1)").await.unwrap();
+    client.batch_execute(&format!("DROP INDEX {remnant}")).await.unwrap();
+
+    // Killed between the build and the rename: the index is used. One of another definition is dropped.
+    client.batch_execute(&format!("CREATE UNIQUE INDEX {remnant} ON t (b)")).await.unwrap();
+    client.batch_execute(&format!("CREATE INDEX {remnant}0 ON t (a)")).await.unwrap();
+    let built: u32 = one(&client, &format!("SELECT '{remnant}'::regclass::oid")).await;
+    assert!(migrator.run().await.unwrap().is_complete());
+    assert_eq!(one::<u32>(&client, "SELECT 't_b'::regclass::oid").await, built);
+    assert_eq!(one::<i64>(&client, "SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass").await, 1);
+
+    // Killed between the rename and the drop, on the way back.
+    client.batch_execute(&format!("ALTER INDEX t_b RENAME TO {remnant}")).await.unwrap();
+    migrator.rollback("copy", To::Previous).await.unwrap();
+    assert_eq!(one::<i64>(&client, "SELECT count(*) FROM pg_index WHERE indrelid = 't'::regclass").await, 0);
+}
+
+#[tokio::test]
+async fn a_dead_driver_is_waited_for_and_then_replaced() {
+    let (database, client) = with_rows(10).await;
+    migrator(&database, &COPY).pause("copy").await.unwrap();
+    let report = migrator(&database, &COPY).run().await.unwrap();
+    assert_eq!(report.get("copy").unwrap().state, State::Paused);
+    migrator(&database, &COPY).resume("copy").await.unwrap();
+    client
+        .batch_execute("UPDATE phasewise.lease SET holder = 'x', by = 'a dead one', expires_at = clock_timestamp() + interval '2 s'")
+        .await
+        .unwrap();
+    let error = migrator(&database, &COPY).lease_wait(Duration::from_millis(300)).run().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Busy);
+    assert!(error.to_string().contains("a dead one"), "{error}");
+    let report = migrator(&database, &COPY).run().await.unwrap();
+    assert_eq!(report.get("copy").unwrap().entered.len(), 2);
+    // Given back: the next one need not wait.
+    assert!(one::<bool>(&client, "SELECT expires_at < clock_timestamp() FROM phasewise.lease").await);
+}
+
+#[tokio::test]
+async fn a_half_entered_phase_is_rolled_back() {
+    let (database, client) = with_rows(10).await;
+    client.batch_execute("ALTER TABLE visits RENAME TO hidden").await.unwrap();
+    let migrator = migrator(&database, &COPY);
+    assert_eq!(migrator.run().await.unwrap_err().kind(), Kind::Database);
+    assert!(one::<bool>(&client, &has_column()).await);
+    let report = migrator.rollback("copy", To::Previous).await.unwrap();
+    assert_eq!(report.get("copy").unwrap().left, ["Expand"]);
+    assert!(!one::<bool>(&client, &has_column()).await);
+    client.batch_execute("ALTER TABLE hidden RENAME TO visits").await.unwrap();
+    migrator.run_to("copy", "Deploy").await.unwrap();
 }
