@@ -6,7 +6,7 @@ use super::refuse;
 use crate::change::{Change, Touches};
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
-use crate::ident::{Ident, TableName, quote};
+use crate::ident::{Ident, TableName, check_names, quote};
 use crate::phase::Context;
 use crate::phases::add_index::{BuildConcurrently, IndexKey, IndexSpec, Keys};
 use crate::steps::index;
@@ -135,16 +135,6 @@ impl AddIndex {
     pub const fn comment(mut self, comment: &'static str) -> Self {
         self.spec.comment = Some(comment);
         self
-    }
-}
-
-/// Each name is an identifier, and there is one.
-pub(crate) const fn check_names(names: &[&'static str]) {
-    assert!(!names.is_empty(), "a list of columns is empty: name at least one column");
-    let mut i = 0;
-    while i < names.len() {
-        let _ = Ident::new(names[i]);
-        i += 1;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Freeing a column of what hangs on it, and rebuilding that.
 
-use super::{column, constraint, index, probe};
+use super::{constraint, index, probe};
 use crate::catalog::{Constraint, ConstraintKind, Index, Portrait, Table};
 use crate::ident::{derived, literal};
 use crate::step::{LockMode, Probe, Step};
