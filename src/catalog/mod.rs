@@ -33,6 +33,10 @@ pub struct Snapshot {
     pub schema: String,
     /// The ledger's schema: sync functions and archives are made there too.
     pub ledger_schema: String,
+    /// The current role as SQL.
+    pub role: String,
+    /// Those schemas of the asked tables and their partitions that exist, and whether the role may create in them.
+    pub schemas: BTreeMap<String, bool>,
     /// The tables that were asked for and exist.
     pub tables: Vec<Table>,
     /// Every relation name in the schemas of those tables, as (schema, name): what a new name must avoid.

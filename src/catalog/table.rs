@@ -18,6 +18,8 @@ pub struct Table {
     pub name: String,
     /// What it is.
     pub kind: TableKind,
+    /// The role that owns it, as SQL.
+    pub owner: String,
     /// Whether this role may alter it.
     pub owned: bool,
     /// Whether it is a partition of another table.

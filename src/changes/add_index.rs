@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use super::refuse;
 use crate::change::{Change, Touches};
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
@@ -178,7 +177,7 @@ impl Change for AddIndex {
 
     fn check(&self, cx: &Context<'_>) -> Result<()> {
         let spec = &self.spec;
-        let table = refuse::indexable(cx, spec.table)?;
+        let table = cx.snapshot.table(spec.table)?;
         let name = spec.name.quoted();
         if matches!(spec.keys, Keys::Columns([])) {
             return Err(Error::new(

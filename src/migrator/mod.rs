@@ -1,4 +1,52 @@
 //! The executor: the only part that talks to Postgres.
 
+mod batches;
+mod connect;
+mod describe;
+mod drive;
+mod driver;
+mod events;
+mod gates;
+mod index;
+mod lease;
+mod ledger;
+mod locks;
+mod monitor;
 pub(crate) mod planning;
+mod policy;
+mod report;
+mod rollback;
+mod session;
+mod settings;
 pub(crate) mod snapshot;
+mod start;
+mod status;
+mod steps;
+mod throttle;
+mod transaction;
+
+pub use events::{Blocker, Event, Observer};
+pub use policy::BackfillPolicy;
+pub use report::{MigrationReport, Report};
+pub use settings::Migrator;
+pub use start::Schema;
+pub use status::{BackfillStatus, Confirmation, MigrationStatus, State, Status};
+pub use throttle::Throttle;
+
+/// How far a rollback goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum To<'a> {
+    /// Until the schema stands in this phase.
+    Phase(&'a str),
+    /// One phase; of one that is half entered, what was done of it.
+    Previous,
+    /// To where it was before the first phase.
+    Start,
+}
+
+impl<'a> From<&'a str> for To<'a> {
+    fn from(phase: &'a str) -> Self {
+        Self::Phase(phase)
+    }
+}

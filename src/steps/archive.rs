@@ -136,7 +136,9 @@ impl Archive {
             keys: self.key_names(),
             marker,
         };
+        // A rollback that is resumed after it forgot the archive has restored it.
         Step::batches(format!("restore column {} from its archive", quote(&self.column)), batches)
+            .done_when(probe::not(&probe::relation(relation)))
     }
 
     /// Brings the values back wherever the column is null.

@@ -161,9 +161,7 @@ pub(crate) fn set_not_null(table: &Table, name: &str, server_version: u32) -> Ve
             LockMode::AccessExclusive,
         )
         .done_when(probe::column(&sql, name, "a.attnotnull"));
-        let valid = format!(
-            "EXISTS (SELECT 1 FROM pg_catalog.pg_constraint c WHERE c.conrelid = a.attrelid AND c.contype = 'n' AND c.conkey = ARRAY[a.attnum] AND c.convalidated)"
-        );
+        let valid = "EXISTS (SELECT 1 FROM pg_catalog.pg_constraint c WHERE c.conrelid = a.attrelid AND c.contype = 'n' AND c.conkey = ARRAY[a.attnum] AND c.convalidated)".to_string();
         let validate = format!("ALTER TABLE {sql} VALIDATE CONSTRAINT {}", quote(&constraint));
         let validate = on_all(
             Step::long(format!("validate NOT NULL on {column}"), validate),

@@ -7,6 +7,9 @@ pub(crate) mod index;
 pub(crate) mod parked;
 pub(crate) mod portrait;
 pub(crate) mod probe;
+pub(crate) mod sequence;
+pub(crate) mod statistics;
+pub(crate) mod sync;
 pub(crate) mod trial;
 
 use crate::catalog::Table;

@@ -23,6 +23,7 @@ pub(crate) struct TypeAnswer {
     pub(crate) data_type: String,
     pub(crate) bare_type: String,
     pub(crate) equality_is_sameness: bool,
+    pub(crate) collatable: bool,
     /// Whether the text was a type and nothing more.
     plain: bool,
 }
@@ -37,7 +38,7 @@ pub(crate) fn type_question(text: &str) -> Question {
         key: type_key(text),
         statements: vec![format!("CREATE TEMP TABLE phasewise_trial (v {text})")],
         query: format!(
-            "SELECT pg_catalog.jsonb_build_object('data_type', pg_catalog.format_type(a.atttypid, a.atttypmod), 'bare_type', pg_catalog.format_type(a.atttypid, -1), 'equality_is_sameness', {SAMENESS}, 'plain', NOT a.attnotnull AND NOT a.atthasdef AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_constraint c WHERE c.conrelid = a.attrelid) AND (SELECT pg_catalog.count(*) FROM pg_catalog.pg_attribute o WHERE o.attrelid = a.attrelid AND o.attnum > 0) = 1) FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type y ON y.oid = a.atttypid WHERE a.attrelid = '{COPY}'::regclass AND a.attname = 'v'"
+            "SELECT pg_catalog.jsonb_build_object('data_type', pg_catalog.format_type(a.atttypid, a.atttypmod), 'bare_type', pg_catalog.format_type(a.atttypid, -1), 'equality_is_sameness', {SAMENESS}, 'collatable', a.attcollation <> 0, 'plain', NOT a.attnotnull AND NOT a.atthasdef AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_constraint c WHERE c.conrelid = a.attrelid) AND (SELECT pg_catalog.count(*) FROM pg_catalog.pg_attribute o WHERE o.attrelid = a.attrelid AND o.attnum > 0) = 1) FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type y ON y.oid = a.atttypid WHERE a.attrelid = '{COPY}'::regclass AND a.attname = 'v'"
         ),
     }
 }
@@ -210,12 +211,4 @@ pub(crate) fn read<T: for<'de> Deserialize<'de>>(cx: &Context<'_>, key: &str) ->
             format!("migration {}: {key}: the server's answer has another form than expected ({error}): please report this, with the server's version", cx.migration),
         )
     })
-}
-
-/// The array `ARRAY['a', 'b']::text[]`.
-pub(crate) fn text_array<S: AsRef<str>>(items: &[S]) -> String {
-    format!(
-        "ARRAY[{}]::pg_catalog.text[]",
-        items.iter().map(|item| literal(item.as_ref())).collect::<Vec<_>>().join(", ")
-    )
 }

@@ -1,0 +1,341 @@
+//! The migrator's public face.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::{Config, Socket};
+
+use super::To;
+use super::connect::Connector;
+use super::events::{Event, Observer, tell};
+use super::gates::Goal;
+use super::policy::BackfillPolicy;
+use super::report::Report;
+use super::start::Schema;
+use super::status::{MigrationStatus, State, Status};
+use super::throttle::Throttle;
+use crate::error::{Error, Kind, Result};
+use crate::migration::{Entry, Migrations};
+use crate::plan::Plan;
+
+/// Drives migrations: from phase to phase, and back.
+///
+/// Cheap to clone. Every method opens the connections that it needs, takes them out of the pool for good, and closes
+/// them at its end, so that no setting leaks. A future that is dropped leaves no statement running.
+///
+/// ```no_run
+/// # async fn example(pool: deadpool_postgres::Pool) -> phasewise::Result<()> {
+/// use phasewise::{Migrations, Migrator, migrations};
+///
+/// static MIGRATIONS: Migrations = migrations![];
+///
+/// let migrator = Migrator::new(pool, &MIGRATIONS);
+/// println!("{}", migrator.status().await?);
+/// println!("{}", migrator.run().await?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Migrator {
+    pub(super) connector: Connector,
+    pub(super) migrations: &'static Migrations,
+    pub(super) instance: String,
+    observer: Option<Arc<dyn Observer>>,
+    pub(super) schema: Option<String>,
+    pub(super) ledger_schema: String,
+    pub(super) soak: Duration,
+    pub(super) stall_budget: Duration,
+    pub(super) lock_deadline: Duration,
+    pub(super) lease_wait: Duration,
+    pub(super) lease_time: Duration,
+    pub(super) policy: BackfillPolicy,
+    pub(super) throttles: Vec<Arc<dyn Throttle>>,
+    pub(super) assume_fresh: bool,
+}
+
+impl fmt::Debug for Migrator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Migrator")
+            .field("connector", &self.connector)
+            .field("instance", &self.instance)
+            .field("schema", &self.schema)
+            .field("ledger_schema", &self.ledger_schema)
+            .field("stall_budget", &self.stall_budget)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Migrator {
+    /// Over a pool. Its connections must reach the server itself, not a pooler in transaction mode.
+    #[must_use]
+    pub fn new(pool: deadpool_postgres::Pool, migrations: &'static Migrations) -> Self {
+        Self::over(Connector::Pool(pool), migrations)
+    }
+
+    /// Over connections of its own.
+    #[must_use]
+    pub fn connect<T>(config: Config, tls: T, migrations: &'static Migrations) -> Self
+    where
+        T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+        T::Stream: Send + Sync,
+        T::TlsConnect: Send + Sync,
+        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+    {
+        Self::over(Connector::config(config, tls), migrations)
+    }
+
+    fn over(connector: Connector, migrations: &'static Migrations) -> Self {
+        Self {
+            connector,
+            migrations,
+            instance: "default".to_owned(),
+            observer: None,
+            schema: None,
+            ledger_schema: "phasewise".to_owned(),
+            soak: Duration::from_secs(14 * 24 * 60 * 60),
+            stall_budget: Duration::from_secs(1),
+            lock_deadline: Duration::from_secs(60),
+            lease_wait: Duration::from_secs(60),
+            lease_time: Duration::from_secs(15),
+            policy: BackfillPolicy::default(),
+            throttles: Vec::new(),
+            assume_fresh: false,
+        }
+    }
+
+    /// The service that this instance belongs to; `start` joins the fleet under this name.
+    #[must_use]
+    pub fn instance(mut self, service: impl Into<String>) -> Self {
+        self.instance = service.into();
+        self
+    }
+
+    /// Who hears of events.
+    #[must_use]
+    pub fn observe(mut self, observer: impl Observer + 'static) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Where tables without a written schema are. Else the connection's `current_schema()`.
+    #[must_use]
+    pub fn schema(mut self, schema: impl Into<String>) -> Self {
+        self.schema = Some(schema.into());
+        self
+    }
+
+    /// The schema of phasewise's own tables. Else `phasewise`.
+    #[must_use]
+    pub fn ledger_schema(mut self, schema: impl Into<String>) -> Self {
+        self.ledger_schema = schema.into();
+        self
+    }
+
+    /// How long a column stays after its last use, where the change does not say. Else 14 days.
+    #[must_use]
+    pub fn soak(mut self, soak: Duration) -> Self {
+        self.soak = soak;
+        self
+    }
+
+    /// The longest time that any client may be made to wait by one of our locks. Else 1 s.
+    ///
+    /// Tries for a lock begin at 50 ms and grow up to this. Less than 50 ms is taken as it is.
+    #[must_use]
+    pub fn stall_budget(mut self, budget: Duration) -> Self {
+        self.stall_budget = budget.max(Duration::from_millis(1));
+        self
+    }
+
+    /// How long a lock is tried for before the run gives up with [`Kind::Locked`]. Else 60 s.
+    #[must_use]
+    pub fn lock_deadline(mut self, deadline: Duration) -> Self {
+        self.lock_deadline = deadline;
+        self
+    }
+
+    /// How long to wait for another driver before giving up with [`Kind::Busy`]. Else 60 s.
+    #[must_use]
+    pub fn lease_wait(mut self, wait: Duration) -> Self {
+        self.lease_wait = wait;
+        self
+    }
+
+    /// How fast backfills go.
+    #[must_use]
+    pub fn backfill(mut self, policy: BackfillPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// One more reason for batches to pause. Replication lag is one already, by [`BackfillPolicy::max_lag`].
+    #[must_use]
+    pub fn throttle(mut self, throttle: impl Throttle + 'static) -> Self {
+        self.throttles.push(Arc::new(throttle));
+        self
+    }
+
+    /// Takes the database to be fresh: nothing waits for gates or soaks. For tests, and for databases that
+    /// nobody uses yet. A registered instance still holds back what it cannot stand.
+    #[must_use]
+    pub fn assume_fresh(mut self) -> Self {
+        self.assume_fresh = true;
+        self
+    }
+
+    pub(super) fn tell(&self, event: &Event<'_>) {
+        tell(self.observer.as_deref(), event);
+    }
+
+    pub(super) fn entry(&self, name: &str) -> Result<&'static Entry> {
+        self.migrations.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.migrations.iter().map(Entry::name).collect();
+            Error::new(
+                Kind::Unknown,
+                format!("there is no migration {name} in this build: it has {}", or_none(&known)),
+            )
+        })
+    }
+}
+
+pub(super) fn or_none(names: &[impl AsRef<str>]) -> String {
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The index of a phase of `entry`.
+pub(super) fn phase_of(entry: &Entry, phase: &str) -> Result<usize> {
+    entry.phases().iter().position(|info| info.name == phase).ok_or_else(|| {
+        let known: Vec<_> = entry.phases().iter().map(|info| info.name).collect();
+        Error::new(
+            Kind::Unknown,
+            format!("migration {} has no phase {phase}: it has {}", entry.name(), known.join(", ")),
+        )
+    })
+}
+
+impl Migrator {
+    /// Drives what is open, and stops at closed gates and soaks. Registers nobody: for jobs and tests.
+    ///
+    /// # Errors
+    ///
+    /// The first step that fails ends the run; the next one resumes there.
+    pub async fn run(&self) -> Result<Report> {
+        self.drive(Goal::Open).await
+    }
+
+    /// The same, but `name` goes no further than `phase`, and migrations after it are left alone. Lifts a hold on
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// Like [`run`](Migrator::run); [`Kind::Unknown`] for a name or phase that this build does not have.
+    pub async fn run_to(&self, name: &str, phase: &str) -> Result<Report> {
+        let last = phase_of(self.entry(name)?, phase)?;
+        self.drive(Goal::To(name, last)).await
+    }
+
+    /// Where every migration stands. Reads only, and works before there is a ledger.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Connection`], [`Kind::LedgerTooNew`], [`Kind::LedgerDamaged`].
+    pub async fn status(&self) -> Result<Status> {
+        self.standing().await
+    }
+
+    /// The migrations of this build that are not in their last phase.
+    ///
+    /// # Errors
+    ///
+    /// Like [`status`](Migrator::status).
+    pub async fn pending(&self) -> Result<Vec<MigrationStatus>> {
+        let mut migrations = self.status().await?.migrations;
+        migrations.retain(|found| !matches!(found.state, State::Applied | State::Unknown));
+        Ok(migrations)
+    }
+
+    /// The migrations that are in their last phase.
+    ///
+    /// # Errors
+    ///
+    /// Like [`status`](Migrator::status).
+    pub async fn applied(&self) -> Result<Vec<MigrationStatus>> {
+        let mut migrations = self.status().await?.migrations;
+        migrations.retain(|found| found.state == State::Applied);
+        Ok(migrations)
+    }
+
+    /// What is still to be done, as data. Reads only.
+    ///
+    /// # Errors
+    ///
+    /// Like [`status`](Migrator::status), and whatever the planning refuses.
+    pub async fn plan(&self) -> Result<Plan> {
+        self.make_plan().await
+    }
+
+    /// Takes a migration back, phase by phase, and holds it there until [`resume`](Migrator::resume) or
+    /// [`run_to`](Migrator::run_to). Confirmations from the phase that it ends in on are withdrawn.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Irreversible`] and [`Kind::OutsideWindow`] before anything is touched.
+    pub async fn rollback(&self, name: &str, to: impl Into<To<'_>>) -> Result<Report> {
+        self.take_back(name, to.into()).await
+    }
+
+    /// Vouches that the deploy which `phase` waits for is out, for clients that do not register.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::GateClosed`] if `phase` is no deploy phase, is not reached yet, or if a registered instance speaks
+    /// less.
+    pub async fn confirm(&self, name: &str, phase: &str) -> Result<()> {
+        self.vouch(name, phase).await
+    }
+
+    /// Holds a migration where it stands.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unknown`], [`Kind::Connection`].
+    pub async fn pause(&self, name: &str) -> Result<()> {
+        self.hold(name, true).await
+    }
+
+    /// Lifts a hold.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unknown`], [`Kind::Connection`].
+    pub async fn resume(&self, name: &str) -> Result<()> {
+        self.hold(name, false).await
+    }
+
+    /// Takes this build's definition of a migration that has begun as the one that was meant. Nothing is done
+    /// again: what the phases so far did must be what the new definition says.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Changed`] if its phases up to where it stands have other names.
+    pub async fn dangerous_accept_changed(&self, name: &str) -> Result<()> {
+        self.accept(name).await
+    }
+
+    /// Brings the schema as far forward as this build may go, and joins the fleet.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::OutsideWindow`] if this build may not run beside the schema as it stands: the message says which
+    /// release to deploy first.
+    pub async fn start(&self) -> Result<Schema> {
+        self.join().await
+    }
+}
