@@ -1,4 +1,5 @@
 //! Tests against real servers.
 
+mod exec;
 mod server;
 mod ui;
