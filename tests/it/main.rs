@@ -3,3 +3,4 @@
 mod exec;
 mod plan;
 mod server;
+mod ui;
