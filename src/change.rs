@@ -35,6 +35,16 @@ pub trait Change: Copy + Send + Sync + 'static {
         let _ = cx;
         Ok(())
     }
+
+    /// What is no reason to refuse, but what a person should know before the first phase. The plan prints it.
+    ///
+    /// # Errors
+    ///
+    /// Like [`check`](Change::check).
+    fn warnings(&self, cx: &Context<'_>) -> Result<Vec<String>> {
+        let _ = cx;
+        Ok(Vec::new())
+    }
 }
 
 /// The tables and columns that a change touches.

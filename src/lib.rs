@@ -18,25 +18,12 @@ mod steps;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-/// The phases of [`RenameColumn`].
-pub mod rename_column {
-    pub use crate::phases::replace::{
-        AddTarget, Backfill, ByApplication, DropSource, InstallSync, KeptInSync, RemoveSync, StopOldWrites,
-        SwitchOver, SwitchReads, WriteBoth,
-    };
-}
-
-/// The phases of [`ChangeType`]: those of a rename, with a conversion each way.
-pub mod change_type {
-    pub use crate::changes::{Given, Missing};
-    pub use crate::phases::replace::{
-        AddTarget, Backfill, ByApplication, DropSource, InstallSync, KeptInSync, RemoveSync, StopOldWrites,
-        SwitchOver, SwitchReads, WriteBoth,
-    };
-}
-
 pub use change::{Change, Touches};
-pub use changes::{ChangeType, RenameColumn};
+pub use changes::add_column::AddColumn;
+pub use changes::add_index::AddIndex;
+pub use changes::change_type::ChangeType;
+pub use changes::drop_column::DropColumn;
+pub use changes::rename_column::RenameColumn;
 pub use error::{Error, Kind, Result};
 pub use expr::Expr;
 pub use ident::{Ident, TableName};
@@ -46,5 +33,6 @@ pub use migrator::{
     Observer, Report, Schema, State, Status, Throttle, To,
 };
 pub use phase::{Context, DeployPhase, Gate, Irreversible, Phase, PhaseInfo, PhaseSeq, Rollback, Window};
-pub use plan::Plan;
+pub use phases::{add_column, add_index, change_type, create_table, drop_column, rename_column, run_sql};
+pub use plan::{Plan, PlannedMigration, PlannedPhase, PlannedRollback, PlannedStep, Steps};
 pub use step::{Action, Batches, BuildIndex, DropIndex, Lock, LockMode, Marker, Probe, Step, Work};

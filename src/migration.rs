@@ -137,6 +137,10 @@ impl Entry {
         self.migration.check(cx)
     }
 
+    pub(crate) fn warnings(&self, cx: &Context<'_>) -> Result<Vec<String>> {
+        self.migration.warnings(cx)
+    }
+
     pub(crate) fn boxed_phases(&self) -> Vec<Box<dyn DynPhase>> {
         self.migration.boxed_phases()
     }
@@ -157,6 +161,7 @@ trait AnyMigration: Sync {
     fn touches(&self) -> Touches;
     fn definition(&self) -> String;
     fn check(&self, cx: &Context<'_>) -> Result<()>;
+    fn warnings(&self, cx: &Context<'_>) -> Result<Vec<String>>;
     fn boxed_phases(&self) -> Vec<Box<dyn DynPhase>>;
 }
 
@@ -175,6 +180,9 @@ impl<C: Change, M: Sync> AnyMigration for Migration<C, M> {
     }
     fn check(&self, cx: &Context<'_>) -> Result<()> {
         self.change.check(cx)
+    }
+    fn warnings(&self, cx: &Context<'_>) -> Result<Vec<String>> {
+        self.change.warnings(cx)
     }
     fn boxed_phases(&self) -> Vec<Box<dyn DynPhase>> {
         self.change.phases().boxed()

@@ -35,7 +35,7 @@ pub struct Snapshot {
     pub ledger_schema: String,
     /// The current role as SQL.
     pub role: String,
-    /// Which of the asked tables' schemas exist, and whether the role may create in them.
+    /// Those schemas of the asked tables and their partitions that exist, and whether the role may create in them.
     pub schemas: BTreeMap<String, bool>,
     /// The tables that were asked for and exist.
     pub tables: Vec<Table>,

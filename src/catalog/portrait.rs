@@ -34,12 +34,14 @@ impl Portrait {
     pub fn of(table: &Table, column: &str) -> Result<Self> {
         use super::ConstraintKind::{Check, Exclude, Primary, Unique};
         let named = |columns: &[String]| columns.iter().any(|name| name == column);
-        let (backing, indexes) = table
+        let (backing, indexes): (Vec<Index>, _) = table
             .indexes
             .iter()
             .filter(|index| named(&index.uses))
             .cloned()
             .partition(|index| index.constraint.is_some());
+        // A constraint does not name what its index INCLUDEs, and goes with it all the same.
+        let behind = |name: &str| backing.iter().any(|index| index.constraint.as_deref() == Some(name));
         Ok(Self {
             column: table.column(column)?.clone(),
             indexes,

@@ -191,6 +191,10 @@ macro_rules! change {
             fn check(&self, cx: &Context<'_>) -> Result<()> {
                 replace::check(&self.replace(), cx)
             }
+
+            fn warnings(&self, cx: &Context<'_>) -> Result<Vec<String>> {
+                replace::warnings(&self.replace(), cx)
+            }
         }
     };
 }

@@ -1,8 +1,11 @@
 //! One file per builder.
 
-mod change_type;
-mod rename_column;
+pub(crate) mod add_column;
+pub(crate) mod add_index;
+pub(crate) mod change_type;
+pub(crate) mod create_table;
+pub(crate) mod drop_column;
+pub(crate) mod refuse;
+pub(crate) mod rename_column;
 mod replaced;
-
-pub use change_type::{ChangeType, Given, Missing};
-pub use rename_column::RenameColumn;
+pub(crate) mod run_sql;

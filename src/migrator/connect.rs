@@ -43,7 +43,7 @@ impl Connector {
         match self {
             Self::Pool(pool) => match pool.get().await {
                 Ok(object) => {
-                    Ok(Conn { inner: Inner::Pooled(deadpool_postgres::Object::take(object)) })
+                    Ok(Conn { inner: Inner::Pooled(deadpool_postgres::Object::take(object)), armed: false })
                 }
                 Err(error) => Err(Error::new(
                     Kind::Connection,
@@ -95,13 +95,14 @@ where
                 runtime.spawn(async move { token.cancel_query(tls).await });
             }
         });
-        Ok(Conn { inner: Inner::Owned { client, task, cancel: Some(cancel) } })
+        Ok(Conn { inner: Inner::Owned { client, task, cancel: Some(cancel) }, armed: false })
     }
 }
 
-/// A connection of our own. Dropped while `busy`, it cancels its statement; dropped at all, it closes.
+/// A connection of our own. Dropped while it is armed, it cancels its statement; dropped at all, it closes.
 pub(super) struct Conn {
     inner: Inner,
+    armed: bool,
 }
 
 enum Inner {
@@ -127,18 +128,18 @@ impl Deref for Conn {
 }
 
 impl Conn {
-    /// Nothing runs on it any more: dropping it needs no cancel request.
-    pub(super) fn finish(mut self) {
-        if let Inner::Owned { cancel, .. } = &mut self.inner {
-            *cancel = None;
-        }
+    /// Whether dropping it sends a cancel request: only where long statements run on it.
+    pub(super) fn armed(mut self, armed: bool) -> Self {
+        self.armed = armed;
+        self
     }
 }
 
 impl Drop for Conn {
     fn drop(&mut self) {
+        let armed = self.armed;
         if let Inner::Owned { task, cancel, client } = &mut self.inner {
-            if let Some(cancel) = cancel.take().filter(|_| !client.is_closed()) {
+            if let Some(cancel) = cancel.take().filter(|_| armed && !client.is_closed()) {
                 cancel();
             }
             task.abort();

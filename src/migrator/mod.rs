@@ -1,15 +1,29 @@
 //! The executor: the only part that talks to Postgres.
 
+mod batches;
 mod connect;
+mod describe;
+mod drive;
+mod driver;
 mod events;
+mod gates;
+mod index;
+mod lease;
+mod ledger;
+mod locks;
+mod monitor;
 pub(crate) mod planning;
 mod policy;
 mod report;
+mod rollback;
+mod session;
 mod settings;
 pub(crate) mod snapshot;
 mod start;
 mod status;
+mod steps;
 mod throttle;
+mod transaction;
 
 pub use events::{Blocker, Event, Observer};
 pub use policy::BackfillPolicy;

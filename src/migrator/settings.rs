@@ -10,10 +10,11 @@ use tokio_postgres::{Config, Socket};
 use super::To;
 use super::connect::Connector;
 use super::events::{Event, Observer, tell};
+use super::gates::Goal;
 use super::policy::BackfillPolicy;
 use super::report::Report;
 use super::start::Schema;
-use super::status::{MigrationStatus, Status};
+use super::status::{MigrationStatus, State, Status};
 use super::throttle::Throttle;
 use crate::error::{Error, Kind, Result};
 use crate::migration::{Entry, Migrations};
@@ -226,7 +227,7 @@ impl Migrator {
     ///
     /// The first step that fails ends the run; the next one resumes there.
     pub async fn run(&self) -> Result<Report> {
-        todo()
+        self.drive(Goal::Open).await
     }
 
     /// The same, but `name` goes no further than `phase`, and migrations after it are left alone. Lifts a hold on
@@ -236,8 +237,8 @@ impl Migrator {
     ///
     /// Like [`run`](Migrator::run); [`Kind::Unknown`] for a name or phase that this build does not have.
     pub async fn run_to(&self, name: &str, phase: &str) -> Result<Report> {
-        let _ = (name, phase);
-        todo()
+        let last = phase_of(self.entry(name)?, phase)?;
+        self.drive(Goal::To(name, last)).await
     }
 
     /// Where every migration stands. Reads only, and works before there is a ledger.
@@ -246,7 +247,7 @@ impl Migrator {
     ///
     /// [`Kind::Connection`], [`Kind::LedgerTooNew`], [`Kind::LedgerDamaged`].
     pub async fn status(&self) -> Result<Status> {
-        todo()
+        self.standing().await
     }
 
     /// The migrations of this build that are not in their last phase.
@@ -255,7 +256,9 @@ impl Migrator {
     ///
     /// Like [`status`](Migrator::status).
     pub async fn pending(&self) -> Result<Vec<MigrationStatus>> {
-        todo()
+        let mut migrations = self.status().await?.migrations;
+        migrations.retain(|found| !matches!(found.state, State::Applied | State::Unknown));
+        Ok(migrations)
     }
 
     /// The migrations that are in their last phase.
@@ -264,7 +267,9 @@ impl Migrator {
     ///
     /// Like [`status`](Migrator::status).
     pub async fn applied(&self) -> Result<Vec<MigrationStatus>> {
-        todo()
+        let mut migrations = self.status().await?.migrations;
+        migrations.retain(|found| found.state == State::Applied);
+        Ok(migrations)
     }
 
     /// What is still to be done, as data. Reads only.
@@ -273,7 +278,7 @@ impl Migrator {
     ///
     /// Like [`status`](Migrator::status), and whatever the planning refuses.
     pub async fn plan(&self) -> Result<Plan> {
-        todo()
+        self.make_plan().await
     }
 
     /// Takes a migration back, phase by phase, and holds it there until [`resume`](Migrator::resume) or
@@ -283,8 +288,7 @@ impl Migrator {
     ///
     /// [`Kind::Irreversible`] and [`Kind::OutsideWindow`] before anything is touched.
     pub async fn rollback(&self, name: &str, to: impl Into<To<'_>>) -> Result<Report> {
-        let _ = (name, to.into());
-        todo()
+        self.take_back(name, to.into()).await
     }
 
     /// Vouches that the deploy which `phase` waits for is out, for clients that do not register.
@@ -294,8 +298,7 @@ impl Migrator {
     /// [`Kind::GateClosed`] if `phase` is no deploy phase, is not reached yet, or if a registered instance speaks
     /// less.
     pub async fn confirm(&self, name: &str, phase: &str) -> Result<()> {
-        let _ = (name, phase);
-        todo()
+        self.vouch(name, phase).await
     }
 
     /// Holds a migration where it stands.
@@ -304,8 +307,7 @@ impl Migrator {
     ///
     /// [`Kind::Unknown`], [`Kind::Connection`].
     pub async fn pause(&self, name: &str) -> Result<()> {
-        let _ = name;
-        todo()
+        self.hold(name, true).await
     }
 
     /// Lifts a hold.
@@ -314,8 +316,7 @@ impl Migrator {
     ///
     /// [`Kind::Unknown`], [`Kind::Connection`].
     pub async fn resume(&self, name: &str) -> Result<()> {
-        let _ = name;
-        todo()
+        self.hold(name, false).await
     }
 
     /// Takes this build's definition of a migration that has begun as the one that was meant. Nothing is done
@@ -325,8 +326,7 @@ impl Migrator {
     ///
     /// [`Kind::Changed`] if its phases up to where it stands have other names.
     pub async fn dangerous_accept_changed(&self, name: &str) -> Result<()> {
-        let _ = name;
-        todo()
+        self.accept(name).await
     }
 
     /// Brings the schema as far forward as this build may go, and joins the fleet.
@@ -336,10 +336,6 @@ impl Migrator {
     /// [`Kind::OutsideWindow`] if this build may not run beside the schema as it stands: the message says which
     /// release to deploy first.
     pub async fn start(&self) -> Result<Schema> {
-        todo()
+        self.join().await
     }
-}
-
-fn todo<T>() -> Result<T> {
-    Err(Error::new(Kind::Unsupported, "not written yet"))
 }

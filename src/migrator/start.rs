@@ -1,19 +1,198 @@
 //! Instances that serve: joining the fleet, and leaving it.
 
-use crate::error::Result;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::connect::{Conn, Sql as _, get, jsonb, text};
+use super::drive::Look;
+use super::gates::Goal;
+use super::ledger::{Ledger, finish, to_json};
+use super::monitor::Monitor;
+use super::report::Report;
+use super::settings::Migrator;
+use crate::error::{Error, Kind, Result};
+use crate::migration::Entry;
+
+const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// This instance's membership in the fleet, from [`Migrator::start`](super::Migrator::start) to
 /// [`leave`](Schema::leave).
+///
+/// A small task keeps it alive. Dropped without `leave`, the instance counts as live for 45 s more.
 #[derive(Debug)]
-pub struct Schema {}
+pub struct Schema {
+    id: String,
+    ledger: Ledger,
+    monitor: Arc<Monitor>,
+    beat: JoinHandle<()>,
+    report: Report,
+}
 
 impl Schema {
+    /// What `start` did before it joined.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// The id under which this instance is registered.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Leaves the fleet: this instance no longer holds any migration back.
     ///
     /// # Errors
     ///
     /// [`Kind::Connection`](crate::Kind::Connection); the row then expires by itself.
     pub async fn leave(self) -> Result<()> {
+        self.beat.abort();
+        let conn = self.monitor.conn().await?;
+        let sql = self.ledger.sql("DELETE FROM {s}.instances WHERE id = $1::text::uuid");
+        conn.ask(&sql, &[text(&self.id)]).await?;
         Ok(())
+    }
+}
+
+impl Drop for Schema {
+    fn drop(&mut self) {
+        self.beat.abort();
+    }
+}
+
+impl Migrator {
+    pub(super) async fn join(&self) -> Result<Schema> {
+        let report = match self.drive(Goal::Serve).await {
+            // Another instance drives, and takes its time: that alone must not keep this one from serving.
+            Err(error) if error.kind() == Kind::Busy => {
+                tracing::info!(target: "phasewise", %error, "starting beside the driver");
+                Report::default()
+            }
+            report => report?,
+        };
+        let mut look = self.look().await?;
+        // With nothing to migrate there is no ledger yet, and still a fleet to join.
+        if !look.facts.has_ledger {
+            self.found(&mut look).await?;
+        }
+        look.conn.send("begin", "BEGIN").await?;
+        let registered = self.register(&look).await;
+        let id = finish(&look.conn, registered).await?;
+        let monitor = Monitor::new(self.connector.clone());
+        let beat = Beat {
+            id: id.clone(),
+            service: self.instance.clone(),
+            releases: self.releases()?,
+            ledger: look.ledger.clone(),
+            monitor: Arc::clone(&monitor),
+        };
+        let beat = tokio::spawn(beat.run());
+        tracing::info!(target: "phasewise", id, service = self.instance, "joined the fleet");
+        Ok(Schema { id, ledger: look.ledger, monitor, beat, report })
+    }
+
+    fn releases(&self) -> Result<serde_json::Value> {
+        let releases: BTreeMap<_, _> =
+            self.migrations.iter().map(|entry| (entry.name(), entry.release())).collect();
+        to_json(&releases)
+    }
+
+    /// Checks the windows and joins, in one transaction: a driver that is about to move waits, and then sees us.
+    async fn register(&self, look: &Look) -> Result<String> {
+        look.conn.ask(&look.ledger.sql("SELECT FROM {s}.migrations ORDER BY name FOR SHARE"), &[]).await?;
+        let book = look.ledger.read(&look.conn).await?;
+        for entry in self.migrations.iter() {
+            let Some(record) = book.record(entry.name()) else {
+                allowed(entry, crate::phase::Window { lo: 0, hi: 0 }, "no phase yet")?;
+                continue;
+            };
+            let here = record.entered.checked_sub(1).and_then(|at| record.phases.get(at));
+            allowed(entry, record.window(), here.map_or("no phase yet", |place| place.name.as_str()))?;
+        }
+        insert(&look.conn, &look.ledger, None, &self.instance, &self.releases()?).await
+    }
+}
+
+/// Refuses a release that the schema does not allow.
+fn allowed(entry: &Entry, window: crate::phase::Window, phase: &str) -> Result<()> {
+    let release = entry.release();
+    if window.contains(release) {
+        return Ok(());
+    }
+    let first = if release > window.hi { window.hi } else { window.lo };
+    let advice = if release > window.hi {
+        format!(
+            "deploy a build that speaks release {first} first, and let the migration move on (it may be paused, or wait at a gate: see status()), then this one"
+        )
+    } else {
+        format!(
+            "deploy a build that speaks release {first} or newer; or roll the migration back until its window has release {release} in it"
+        )
+    };
+    Err(Error::new(
+        Kind::OutsideWindow,
+        format!(
+            "this build may not serve: migration {} stands in {phase}, where releases {window} may run, and this build speaks release {release}: {advice}",
+            entry.name()
+        ),
+    ))
+}
+
+async fn insert(
+    conn: &Conn,
+    ledger: &Ledger,
+    id: Option<&str>,
+    service: &str,
+    releases: &serde_json::Value,
+) -> Result<String> {
+    let sql = ledger.sql(
+        "INSERT INTO {s}.instances AS i (id, service, releases, by)
+         VALUES (coalesce($1::text::uuid, gen_random_uuid()), $2, $3,
+                 session_user || coalesce('@' || host(inet_client_addr()), ''))
+         ON CONFLICT (id) DO UPDATE SET seen = clock_timestamp()
+         RETURNING id::text AS id",
+    );
+    let rows = conn.ask(&sql, &[text(&id), text(&service), jsonb(releases)]).await?;
+    match rows.first() {
+        Some(row) => get(row, "id"),
+        None => Err(Error::new(
+            Kind::LedgerDamaged,
+            "the instance was not registered: does a trigger or rule of the ledger's tables swallow rows?",
+        )),
+    }
+}
+
+struct Beat {
+    id: String,
+    service: String,
+    releases: serde_json::Value,
+    ledger: Ledger,
+    monitor: Arc<Monitor>,
+}
+
+impl Beat {
+    async fn run(self) {
+        loop {
+            sleep(HEARTBEAT).await;
+            let beat = async {
+                let conn = self.monitor.conn().await?;
+                insert(&conn, &self.ledger, Some(&self.id), &self.service, &self.releases).await
+            };
+            match tokio::time::timeout(HEARTBEAT, beat).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(target: "phasewise", %error, "the instance's heartbeat failed; trying again")
+                }
+                Err(_) => {
+                    tracing::warn!(target: "phasewise", "the instance's heartbeat was not answered; trying again");
+                    self.monitor.reset().await;
+                }
+            }
+        }
     }
 }

@@ -104,9 +104,9 @@ pub struct BackfillStatus {
     pub relation: String,
     /// The pass, from 1.
     pub pass: u32,
-    /// Rows looked at so far, over all passes.
+    /// Rows looked at so far, in this pass.
     pub done: u64,
-    /// Rows to look at in one pass, where Postgres has an estimate.
+    /// Rows to look at in this relation, where Postgres has an estimate.
     pub estimate: Option<u64>,
 }
 

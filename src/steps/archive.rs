@@ -72,9 +72,9 @@ impl Archive {
         })
     }
 
-    /// Makes the archive and fills it.
-    pub(crate) fn store(&self) -> Vec<Step> {
-        let Self { relation, comment, .. } = self;
+    /// Makes the archive, empty. A rollback does so too, where the drop never came to it.
+    pub(crate) fn create(&self) -> Step {
+        let Self { relation, .. } = self;
         let columns: String =
             self.keys.iter().enumerate().map(|(i, (_, key))| format!("k{} {}, ", i + 1, key.sql())).collect();
         let create = format!(
@@ -84,6 +84,13 @@ impl Archive {
         );
         let has_type =
             format!("pg_catalog.format_type(a.atttypid, a.atttypmod) = {}", literal(&self.value.data_type));
+        Step::sql(format!("create the archive of column {}", quote(&self.column)), create)
+            .done_when(probe::column(relation, "value", &has_type))
+    }
+
+    /// Makes the archive and fills it.
+    pub(crate) fn store(&self) -> Vec<Step> {
+        let Self { relation, comment, .. } = self;
         let commented = format!(
             "SELECT pg_catalog.obj_description(pg_catalog.to_regclass({}), 'pg_class') IS NOT DISTINCT FROM {}",
             literal(relation),
@@ -105,8 +112,7 @@ impl Archive {
             marker: None,
         };
         vec![
-            Step::sql(format!("create the archive of column {}", quote(&self.column)), create)
-                .done_when(probe::column(relation, "value", &has_type)),
+            self.create(),
             Step::sql(
                 "comment on the archive",
                 format!("COMMENT ON TABLE {relation} IS {}", literal(comment)),

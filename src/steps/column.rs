@@ -25,6 +25,29 @@ pub(crate) fn add(
     )
 }
 
+/// Adds a column with a default that every row gets at once. Catalog only, if [`super::trial::added_question`] says so.
+/// `found` is the default as `pg_get_expr` writes it.
+pub(crate) fn add_with_default(
+    table: &Table,
+    name: &str,
+    data_type: &str,
+    collation: Option<&str>,
+    (default, found): (&str, &str),
+    not_null: bool,
+) -> Step {
+    let collate = collation.map(|collation| format!(" COLLATE {collation}")).unwrap_or_default();
+    let null = if not_null { " NOT NULL" } else { "" };
+    let (sql, quoted) = (table.sql(), quote(name));
+    let sql = format!("ALTER TABLE {sql} ADD COLUMN {quoted} {data_type}{collate} DEFAULT ({default}){null}");
+    let has_type = format!(
+        "pg_catalog.format_type(a.atttypid, a.atttypmod) = {} AND a.attnotnull = {not_null} AND (SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum) = {}",
+        literal(data_type),
+        literal(found)
+    );
+    on_all(Step::sql(format!("add column {quoted} with its default"), sql), table, LockMode::AccessExclusive)
+        .done_when(probe::column(&table.sql(), name, &has_type))
+}
+
 /// The attributes that `ADD COLUMN` does not take: storage, compression, statistics target, comment, grants.
 pub(crate) fn attributes(table: &Table, like: &Column, name: &str) -> Vec<Step> {
     let mut steps = Vec::new();
@@ -173,6 +196,12 @@ pub(crate) fn set_not_null(table: &Table, name: &str, server_version: u32) -> Ve
         on_all(Step::sql(format!("drop check {quoted}"), drop), table, LockMode::AccessExclusive)
             .done_when(probe::not(&probe::constraint(&sql, &check, "true"))),
     ]
+}
+
+/// Undoes [`set_not_null`], however far it came.
+pub(crate) fn undo_not_null(table: &Table, name: &str) -> Vec<Step> {
+    let check = derived(&["pw", &table.name, name, "not_null"]);
+    vec![drop_not_null(table, name), super::constraint::drop(table, &check)]
 }
 
 fn alter(table: &Table, name: &str, what: &str, mode: LockMode) -> Step {

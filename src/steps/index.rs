@@ -86,9 +86,15 @@ pub(crate) fn comment(table: &Table, name: &str, comment: &str) -> Step {
     .done_when(done)
 }
 
-/// Refuses a partitioned table with foreign partitions: they can have no index, so that the parent's would never
-/// become valid.
-pub(crate) fn check_partitions(table: &Table) -> Result<()> {
+/// Refuses where no index can be built safely.
+pub(crate) fn check_buildable(cx: &Context<'_>, table: &Table) -> Result<()> {
+    if (140_000..140_004).contains(&cx.snapshot.server_version) {
+        return Err(Error::new(
+            Kind::Unsupported,
+            "Postgres 14.0 to 14.3 can corrupt an index that is built CONCURRENTLY: upgrade to a later 14 first",
+        ));
+    }
+    // They can have no index, so that the parent's would never become valid.
     match table.partitions.iter().find(|leaf| leaf.foreign) {
         None => Ok(()),
         Some(leaf) => Err(Error::new(

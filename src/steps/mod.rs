@@ -4,9 +4,11 @@ pub(crate) mod archive;
 pub(crate) mod column;
 pub(crate) mod constraint;
 pub(crate) mod index;
+pub(crate) mod parked;
 pub(crate) mod portrait;
 pub(crate) mod probe;
 pub(crate) mod sequence;
+pub(crate) mod statistics;
 pub(crate) mod sync;
 pub(crate) mod trial;
 

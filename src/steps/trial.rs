@@ -24,6 +24,8 @@ pub(crate) struct TypeAnswer {
     pub(crate) bare_type: String,
     pub(crate) equality_is_sameness: bool,
     pub(crate) collatable: bool,
+    /// Whether the text was a type and nothing more.
+    plain: bool,
 }
 
 fn type_key(text: &str) -> String {
@@ -36,7 +38,7 @@ pub(crate) fn type_question(text: &str) -> Question {
         key: type_key(text),
         statements: vec![format!("CREATE TEMP TABLE phasewise_trial (v {text})")],
         query: format!(
-            "SELECT pg_catalog.jsonb_build_object('data_type', pg_catalog.format_type(a.atttypid, a.atttypmod), 'bare_type', pg_catalog.format_type(a.atttypid, -1), 'equality_is_sameness', {SAMENESS}, 'collatable', a.attcollation <> 0) FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type y ON y.oid = a.atttypid WHERE a.attrelid = '{COPY}'::regclass AND a.attname = 'v'"
+            "SELECT pg_catalog.jsonb_build_object('data_type', pg_catalog.format_type(a.atttypid, a.atttypmod), 'bare_type', pg_catalog.format_type(a.atttypid, -1), 'equality_is_sameness', {SAMENESS}, 'collatable', a.attcollation <> 0, 'plain', NOT a.attnotnull AND NOT a.atthasdef AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_constraint c WHERE c.conrelid = a.attrelid) AND (SELECT pg_catalog.count(*) FROM pg_catalog.pg_attribute o WHERE o.attrelid = a.attrelid AND o.attnum > 0) = 1) FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type y ON y.oid = a.atttypid WHERE a.attrelid = '{COPY}'::regclass AND a.attname = 'v'"
         ),
     }
 }
@@ -46,7 +48,17 @@ pub(crate) const SAMENESS: &str = "(y.typtype = 'e' OR a.atttypid = ANY ('{bool,
 
 /// The answer to [`type_question`].
 pub(crate) fn type_answer(cx: &Context<'_>, text: &str) -> Result<TypeAnswer> {
-    read(cx, &type_key(text))
+    let answer: TypeAnswer = read(cx, &type_key(text))?;
+    if !answer.plain {
+        return Err(Error::new(
+            Kind::Definition,
+            format!(
+                "migration {}: \"{text}\" is more than a type: write the type alone, as \"{}\", and the rest as options of the change (in place of serial, an integer type with a default or an identity)",
+                cx.migration, answer.data_type
+            ),
+        ));
+    }
+    Ok(answer)
 }
 
 /// What the server says of an expression.
@@ -98,6 +110,98 @@ pub(crate) fn expr_answer(cx: &Context<'_>, table: &str, expr: &Expr, column: &s
     read(cx, &expr_key(table, expr, column))
 }
 
+/// What adding a column would do.
+#[derive(Debug, Deserialize)]
+pub(crate) struct AddedAnswer {
+    /// It would rewrite the table.
+    pub(crate) rewrites: bool,
+    /// Its default, as `pg_get_expr` writes it.
+    pub(crate) default: Option<String>,
+}
+
+fn added_key(table: &str, column: &str, data_type: &str, default: Option<&str>) -> String {
+    let default = default.map(|default| format!(" default {default}")).unwrap_or_default();
+    format!("column {} {data_type}{default} added to {table}", quote(column))
+}
+
+/// Would adding the column rewrite `table` (SQL)? `data_type` is SQL, with a collation where there is one. An empty
+/// copy tells: Postgres decides by the definition, not by the rows. With `later`, the default is set afterwards.
+pub(crate) fn added_question(
+    table: &str,
+    column: &str,
+    data_type: &str,
+    default: Option<&str>,
+    later: bool,
+) -> Question {
+    let quoted = quote(column);
+    let inline =
+        default.filter(|_| !later).map(|default| format!(" DEFAULT ({default})")).unwrap_or_default();
+    let mut statements = vec![
+        copy_of(table, ""),
+        format!("ALTER TABLE {COPY} DROP COLUMN IF EXISTS {quoted}"),
+        format!(
+            "CREATE TEMP TABLE phasewise_trial_node AS SELECT pg_catalog.pg_relation_filenode('{COPY}'::regclass) AS node"
+        ),
+        format!("ALTER TABLE {COPY} ADD COLUMN {quoted} {data_type}{inline}"),
+    ];
+    if let Some(default) = default.filter(|_| later) {
+        statements.push(format!("ALTER TABLE {COPY} ALTER COLUMN {quoted} SET DEFAULT ({default})"));
+    }
+    Question {
+        key: added_key(table, column, data_type, default),
+        statements,
+        query: format!(
+            "SELECT pg_catalog.jsonb_build_object('rewrites', (SELECT node FROM pg_temp.phasewise_trial_node) <> pg_catalog.pg_relation_filenode('{COPY}'::regclass), 'default', (SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE a.attrelid = '{COPY}'::regclass AND a.attname = {}))",
+            literal(column)
+        ),
+    }
+}
+
+/// The answer to [`added_question`].
+pub(crate) fn added_answer(
+    cx: &Context<'_>,
+    table: &str,
+    column: &str,
+    data_type: &str,
+    default: Option<&str>,
+) -> Result<AddedAnswer> {
+    read(cx, &added_key(table, column, data_type, default))
+}
+
+/// A CHECK as Postgres writes it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct CheckAnswer {
+    /// `pg_get_constraintdef`.
+    pub(crate) definition: String,
+}
+
+fn check_key(table: &str, expr: &Expr) -> String {
+    format!("check {} of {table}", expr.as_str())
+}
+
+/// Does the CHECK compile, and how does Postgres write it? `extra` is a column that may not exist yet, with its
+/// type as SQL.
+pub(crate) fn check_question(table: &str, expr: &Expr, extra: (&str, &str)) -> Question {
+    let (name, data_type) = extra;
+    Question {
+        key: check_key(table, expr),
+        statements: vec![
+            copy_of(table, "INCLUDING GENERATED"),
+            format!("ALTER TABLE {COPY} DROP COLUMN IF EXISTS {}", quote(name)),
+            format!("ALTER TABLE {COPY} ADD COLUMN {} {data_type}", quote(name)),
+            format!("ALTER TABLE {COPY} ADD CONSTRAINT phasewise_trial_check CHECK {}", expr.render(quote)),
+        ],
+        query: format!(
+            "SELECT pg_catalog.jsonb_build_object('definition', pg_catalog.pg_get_constraintdef(c.oid)) FROM pg_catalog.pg_constraint c WHERE c.conrelid = '{COPY}'::regclass AND c.conname = 'phasewise_trial_check'"
+        ),
+    }
+}
+
+/// The answer to [`check_question`].
+pub(crate) fn check_answer(cx: &Context<'_>, table: &str, expr: &Expr) -> Result<CheckAnswer> {
+    read(cx, &check_key(table, expr))
+}
+
 /// Reads an answer's JSON.
 pub(crate) fn read<T: for<'de> Deserialize<'de>>(cx: &Context<'_>, key: &str) -> Result<T> {
     let value = cx.answer(key)?;
@@ -107,12 +211,4 @@ pub(crate) fn read<T: for<'de> Deserialize<'de>>(cx: &Context<'_>, key: &str) ->
             format!("migration {}: {key}: the server's answer has another form than expected ({error}): please report this, with the server's version", cx.migration),
         )
     })
-}
-
-/// The array `ARRAY['a', 'b']::text[]`.
-pub(crate) fn text_array<S: AsRef<str>>(items: &[S]) -> String {
-    format!(
-        "ARRAY[{}]::pg_catalog.text[]",
-        items.iter().map(|item| literal(item.as_ref())).collect::<Vec<_>>().join(", ")
-    )
 }

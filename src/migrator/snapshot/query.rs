@@ -13,12 +13,27 @@ macro_rules! list {
 /// text, whose members are named as the fields of [`Snapshot`](crate::catalog::Snapshot) and below.
 pub(super) const SNAPSHOT: &str = concat!(
     "
+WITH RECURSIVE asked AS (
+    SELECT DISTINCT c.oid
+    FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) AS named(nspname, relname)
+    JOIN pg_catalog.pg_namespace AS n ON n.nspname = named.nspname::pg_catalog.name
+    JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = named.relname::pg_catalog.name
+), family(oid) AS (
+    SELECT asked.oid FROM asked
+    UNION
+    SELECT h.inhrelid FROM family JOIN pg_catalog.pg_inherits AS h ON h.inhparent = family.oid
+), reached AS (
+    -- The asked schemas, and those of partitions: they may be elsewhere than their parent, and indexes are made there.
+    SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = ANY ($1::pg_catalog.text[])
+    UNION
+    SELECT part.relnamespace FROM family JOIN pg_catalog.pg_class AS part ON part.oid = family.oid
+)
 SELECT pg_catalog.jsonb_build_object(
     'server_version', pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
     'role', pg_catalog.quote_ident(current_user),
     'schemas', COALESCE((
         SELECT pg_catalog.jsonb_object_agg(n.nspname, pg_catalog.has_schema_privilege(n.oid, 'CREATE'))
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = ANY ($1::pg_catalog.text[])), '{}'),
+        FROM pg_catalog.pg_namespace AS n WHERE n.oid IN (SELECT reached.oid FROM reached)), '{}'),
     'tables', COALESCE((
         SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
             'oid', c.oid::pg_catalog.int8,
@@ -65,24 +80,12 @@ SELECT pg_catalog.jsonb_build_object(
             ) || (",
     include_str!("sql/foreign_keys.sql"),
     "))
-        FROM (
-            SELECT DISTINCT asked.nspname, asked.relname
-            FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) AS asked(nspname, relname)) AS asked
-        JOIN pg_catalog.pg_namespace AS n ON n.nspname = asked.nspname::pg_catalog.name
-        JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = asked.relname::pg_catalog.name), '[]'),
+        FROM asked JOIN pg_catalog.pg_class AS c ON c.oid = asked.oid
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace), '[]'),
     'taken', COALESCE((
         SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(n.nspname, r.relname))
         FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_class AS r ON r.relnamespace = n.oid
-        WHERE n.nspname = ANY ($1::pg_catalog.text[]) OR n.oid IN (
-            -- Partitions may be elsewhere than their parent, and indexes are made there.
-            WITH RECURSIVE below(oid) AS (
-                SELECT c.oid
-                FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) AS asked(nspname, relname)
-                JOIN pg_catalog.pg_namespace AS n ON n.nspname = asked.nspname::pg_catalog.name
-                JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = asked.relname::pg_catalog.name
-                UNION ALL
-                SELECT h.inhrelid FROM below JOIN pg_catalog.pg_inherits AS h ON h.inhparent = below.oid)
-            SELECT part.relnamespace FROM below JOIN pg_catalog.pg_class AS part ON part.oid = below.oid)), '[]')
+        WHERE n.oid IN (SELECT reached.oid FROM reached)), '[]')
 )::pg_catalog.text"
 );
 

@@ -8,13 +8,14 @@ use crate::error::{Error, Kind, Result};
 use crate::ident::{derived, hashed, literal, quote};
 use crate::phase::Context;
 use crate::step::Step;
-use crate::steps::{column, constraint, index, trial};
+use crate::steps::{column, constraint, index, statistics, trial};
 
 /// Everything that the target needs to stand in for the source.
 #[derive(Debug)]
 pub(super) struct Carried {
     indexes: Vec<CarriedIndex>,
     checks: Vec<CarriedCheck>,
+    statistics: Vec<CarriedStatistics>,
     foreign_keys: Vec<ForeignKey>,
     pub(super) not_null: bool,
 }
@@ -37,7 +38,28 @@ struct CarriedCheck {
     comment: Option<String>,
 }
 
+/// Extended statistics.
+#[derive(Debug)]
+struct CarriedStatistics {
+    name: String,
+    /// What stands between the name and `FROM`.
+    middle: String,
+}
+
 impl Replace {
+    fn statistics<'a>(&self, table: &'a Table) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let source = self.source.as_str();
+        table
+            .statistics
+            .iter()
+            .filter(move |(_, columns, _)| columns.iter().any(|used| used == source))
+            .filter_map(|(name, _, definition)| {
+                let middle =
+                    definition.strip_prefix("CREATE STATISTICS ")?.strip_prefix(name.as_str())?.trim_start();
+                Some((name.as_str(), &middle[..middle.rfind(" FROM ")?]))
+            })
+    }
+
     fn indexes<'a>(&self, table: &'a Table) -> impl Iterator<Item = &'a Index> {
         let (source, without) = (self.source.as_str(), self.without);
         table.indexes.iter().filter(move |index| {
@@ -77,6 +99,10 @@ impl Replace {
         format!("index {} for column {} of {}", quote(&index.name), self.target.quoted(), self.table)
     }
 
+    fn statistics_key(&self, name: &str) -> String {
+        format!("statistics {name} for column {} of {}", self.target.quoted(), self.table)
+    }
+
     fn check_key(&self, check: &Constraint) -> String {
         format!("check {} for column {} of {}", quote(&check.name), self.target.quoted(), self.table)
     }
@@ -94,13 +120,18 @@ impl Replace {
         format!("default of column {} of {}", self.target.quoted(), self.table)
     }
 
-    /// A name for the target's version of `name`: the source's name in it replaced, or the target's appended.
+    /// A name for the target's version of `name`: the source's name in it replaced where it stands as a word, else
+    /// the target's appended.
     fn name_like(&self, name: &str) -> String {
         let (source, target) = (self.source.as_str(), self.target.as_str());
-        if name.contains(source) {
-            derived(&[&name.replacen(source, target, 1)])
-        } else {
-            derived(&[name, target])
+        let is_word = |at: usize| {
+            let before = name[..at].chars().next_back();
+            let after = name[at + source.len()..].chars().next();
+            ![before, after].into_iter().flatten().any(char::is_alphanumeric)
+        };
+        match name.match_indices(source).map(|(at, _)| at).find(|at| is_word(*at)) {
+            Some(at) => derived(&[&format!("{}{target}{}", &name[..at], &name[at + source.len()..])]),
+            None => derived(&[name, target]),
         }
     }
 }
@@ -175,7 +206,7 @@ pub(super) fn questions(replace: &Replace, cx: &Context<'_>) -> Result<Vec<Quest
             format!("{make}{}", found.tail),
             tail,
             "DROP INDEX pg_temp.phasewise_i",
-            &make,
+            (&make, ""),
         ));
     }
     for found in replace.checks(table) {
@@ -191,7 +222,20 @@ pub(super) fn questions(replace: &Replace, cx: &Context<'_>) -> Result<Vec<Quest
             format!("{make}{}", without_not_valid(&found.definition)),
             &definition,
             &format!("ALTER TABLE {} DROP CONSTRAINT phasewise_c", trial::COPY),
-            &make,
+            (&make, ""),
+        ));
+    }
+    for (name, middle) in replace.statistics(table) {
+        let definition = "(SELECT pg_catalog.regexp_replace(pg_catalog.pg_get_statisticsobjdef(s.oid), '^.*?phasewise_s (.*) FROM .*$', '\\1') FROM pg_catalog.pg_statistic_ext s WHERE s.stxname = 'phasewise_s' AND s.stxnamespace = pg_catalog.pg_my_temp_schema())";
+        let (make, from) = ("CREATE STATISTICS pg_temp.phasewise_s ", format!(" FROM {}", trial::COPY));
+        questions.push(made_over(
+            replace,
+            table,
+            replace.statistics_key(name),
+            format!("{make}{middle}{from}"),
+            definition,
+            "DROP STATISTICS pg_temp.phasewise_s",
+            (make, &from),
         ));
     }
     if let Some(retype) = &replace.retype {
@@ -211,7 +255,7 @@ fn made_over(
     create: String,
     read_back: &str,
     remove: &str,
-    make: &str,
+    (make, end): (&str, &str),
 ) -> Question {
     let (source, target) = (replace.source.quoted(), replace.target.quoted());
     let mut statements = vec![
@@ -222,10 +266,11 @@ fn made_over(
     ];
     if let Some(retype) = &replace.retype {
         let body = format!(
-            "DECLARE pw text; BEGIN pw := {read_back}; {remove}; ALTER TABLE {} ALTER COLUMN {target} TYPE {} USING NULL; EXECUTE {} || pw; END",
+            "DECLARE pw text; BEGIN pw := {read_back}; {remove}; ALTER TABLE {} ALTER COLUMN {target} TYPE {} USING NULL; EXECUTE {} || pw || {}; END",
             trial::COPY,
             retype.data_type,
-            literal(make)
+            literal(make),
+            literal(end)
         );
         statements.push(format!("DO {}", literal(&body)));
     }
@@ -313,6 +358,13 @@ pub(super) fn carried(replace: &Replace, cx: &Context<'_>) -> Result<Carried> {
             comment: found.comment.clone(),
         });
     }
+    let mut statistics = Vec::new();
+    for (name, _) in replace.statistics(table) {
+        let middle: String = trial::read(cx, &replace.statistics_key(name))
+            .map_err(|error| does_not_survive(replace, "statistics", name, error))?;
+        let name = replace.name_like(unqualified(name).as_str());
+        statistics.push(CarriedStatistics { name, middle });
+    }
     let mut foreign_keys = Vec::new();
     for found in replace.foreign_keys(table) {
         if replace.retype.is_some() {
@@ -321,7 +373,7 @@ pub(super) fn carried(replace: &Replace, cx: &Context<'_>) -> Result<Carried> {
         }
         foreign_keys.push(redirected(replace, table, found));
     }
-    Ok(Carried { indexes, checks, foreign_keys, not_null: source.not_null })
+    Ok(Carried { indexes, checks, statistics, foreign_keys, not_null: source.not_null })
 }
 
 fn does_not_survive(replace: &Replace, what: &str, name: &str, error: Error) -> Error {
@@ -336,6 +388,29 @@ fn does_not_survive(replace: &Replace, what: &str, name: &str, error: Error) -> 
             if what == "foreign key" { "" } else { ", or name it in `.without(&[…])` to leave it behind" }
         ),
     )
+}
+
+/// The last part of a qualified name that is quoted only where it must be.
+fn unqualified(name: &str) -> String {
+    match name.strip_suffix('"') {
+        Some(quoted) => {
+            let bytes = quoted.as_bytes();
+            // The opening quote is the last one that is not doubled.
+            let mut at = bytes.len();
+            while at > 0 {
+                at -= 1;
+                if bytes[at] == b'"' {
+                    if at > 0 && bytes[at - 1] == b'"' {
+                        at -= 1;
+                    } else {
+                        break;
+                    }
+                }
+            }
+            quoted[at + 1..].replace("\"\"", "\"")
+        }
+        None => name.rsplit('.').next().unwrap_or(name).to_owned(),
+    }
 }
 
 /// The foreign key with the target in the source's place, at whichever end that is.
@@ -393,6 +468,9 @@ impl Carried {
                 check.comment.as_ref().map(|comment| constraint::comment(&sql, &check.name, comment)),
             );
         }
+        for found in &self.statistics {
+            steps.push(statistics::create(table, &found.name, &found.middle));
+        }
         for key in &self.foreign_keys {
             steps.extend(constraint::add_foreign_key(key));
             steps.extend(
@@ -410,6 +488,7 @@ impl Carried {
         let mut steps = vec![column::drop_not_null(table, replace.target.as_str())];
         steps.extend(self.foreign_keys.iter().rev().map(constraint::drop_foreign_key));
         steps.extend(self.checks.iter().rev().map(|check| constraint::drop(table, &check.name)));
+        steps.extend(self.statistics.iter().map(|found| statistics::drop(table, &found.name)));
         for carried in self.indexes.iter().rev() {
             if carried.constraint.is_some() {
                 steps.push(constraint::drop(table, &carried.name));

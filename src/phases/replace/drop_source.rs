@@ -63,7 +63,7 @@ impl<W: Writer> Phase for DropSource<W> {
             let archived = "a.\"value\"";
             let needed = format!(
                 "({}) AND NOT ({})",
-                values.source_differs(&values.source_of("t"), archived),
+                values.source_changed(&values.source_of("t"), archived),
                 values.archived_is_stale(archived)
             );
             steps.push(archive.restore(

@@ -43,12 +43,12 @@ pub(super) fn install(replace: &Replace, cx: &Context<'_>, source: &Column) -> R
     };
     let (new_target, new_source) = (values.target_of("NEW"), values.source_of("NEW"));
     let (old_target, old_source) = (values.target_of("OLD"), values.source_of("OLD"));
-    let target_changed = values.target_differs(&new_target, &old_target);
-    let source_changed = values.source_differs(&new_source, &old_source);
+    let target_changed = values.target_changed(&new_target, &old_target);
+    let source_changed = values.source_changed(&new_source, &old_source);
     let (up, down) = (values.up("NEW"), values.down("NEW"));
     // An expression that a setting can change must not be evaluated in the WHEN clause, under the client's
     // settings: then the function decides, under its own.
-    let off_after_batch = if settled { values.target_differs(&new_target, &up) } else { "true".to_owned() };
+    let off_after_batch = if settled { values.is_not_up(&new_target, &up) } else { "true".to_owned() };
     let sync = sync::Sync {
         table,
         ledger_schema: &cx.snapshot.ledger_schema,
@@ -61,7 +61,7 @@ pub(super) fn install(replace: &Replace, cx: &Context<'_>, source: &Column) -> R
             "  pw_up := {up};\n  \
              IF {new_target} IS NOT NULL AND ({}) THEN\n    {new_source} := {down};\n  \
              ELSE\n    {new_target} := pw_up;\n  END IF;\n  RETURN NEW;",
-            values.target_differs(&new_target, "pw_up")
+            values.target_changed(&new_target, "pw_up")
         ),
         update: format!(
             "  IF {MARKER} <> 'forward' AND ({target_changed}) THEN\n    {new_source} := {down};\n  \

@@ -9,6 +9,7 @@ mod free;
 mod install_sync;
 mod refusals;
 mod values;
+mod warnings;
 
 use std::fmt;
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub use drop_source::DropSource;
 pub use free::{RemoveSync, StopOldWrites};
 pub use install_sync::InstallSync;
 pub(crate) use refusals::check;
+pub(crate) use warnings::warnings;
 
 use crate::catalog::{Column, Snapshot, Table};
 use crate::error::Result;

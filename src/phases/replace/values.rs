@@ -46,18 +46,28 @@ impl Kind {
         self.collation.as_deref()
     }
 
-    /// Whether `a` and `b`, both SQL of this type or castable to it, are not the same value. Never null.
+    /// Whether `a` and `b`, both SQL of this very type, are not the same value. Never null.
     ///
     /// Where equal values may still differ (citext, numeric's 1.0 and 1.00), or there is no equality (json), the
     /// binary images are compared.
-    fn differ(&self, a: &str, b: &str) -> String {
-        let b = format!("CAST({b} AS {})", self.compared_as);
+    fn changed(&self, a: &str, b: &str) -> String {
         if self.equality_is_sameness {
             format!("{a} IS DISTINCT FROM {b}")
         } else {
-            let a = format!("CAST({a} AS {})", self.compared_as);
             format!("ROW({a})::pg_catalog.record OPERATOR(pg_catalog.*<>) ROW({b})::pg_catalog.record")
         }
+    }
+
+    /// The same for a `b` that is only castable to this type.
+    fn differ(&self, a: &str, b: &str) -> String {
+        let b = format!("CAST({b} AS {})", self.compared_as);
+        // The binary images of varchar and varchar(n) are the same, but their types are not.
+        let a = if self.equality_is_sameness {
+            a.to_owned()
+        } else {
+            format!("CAST({a} AS {})", self.compared_as)
+        };
+        self.changed(&a, &b)
     }
 }
 
@@ -129,15 +139,25 @@ impl Values<'_> {
                 )
             }
         };
-        self.target.differ(&self.target_of("t"), &up)
+        self.is_not_up(&self.target_of("t"), &up)
     }
 
-    pub(super) fn target_differs(&self, a: &str, b: &str) -> String {
-        self.target.differ(a, b)
+    /// Whether `target` (SQL) is not the value `up`.
+    pub(super) fn is_not_up(&self, target: &str, up: &str) -> String {
+        match &self.replace.retype {
+            None => self.target.changed(target, up),
+            Some(_) => self.target.differ(target, up),
+        }
     }
 
-    pub(super) fn source_differs(&self, a: &str, b: &str) -> String {
-        self.source.differ(a, b)
+    /// Whether two values of the target's type are not the same.
+    pub(super) fn target_changed(&self, a: &str, b: &str) -> String {
+        self.target.changed(a, b)
+    }
+
+    /// Whether two values of the source's type are not the same.
+    pub(super) fn source_changed(&self, a: &str, b: &str) -> String {
+        self.source.changed(a, b)
     }
 
     pub(super) fn source_of(&self, row: &str) -> String {

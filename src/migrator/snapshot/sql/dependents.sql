@@ -8,8 +8,8 @@ FROM (
             THEN pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass, rule.ev_class, 0)
         -- A view's column of the row type.
         WHEN view.oid IS NOT NULL THEN pg_catalog.pg_describe_object(d.classid, d.objid, 0)
-        WHEN def.oid IS NOT NULL
-            THEN 'generated ' || pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass, def.adrelid, def.adnum)
+        WHEN computed.attnum IS NOT NULL THEN 'generated '
+            || pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass, computed.attrelid, computed.attnum)
         ELSE pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) END AS object
     FROM pg_catalog.pg_depend AS d
     LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid AND d.refobjsubid > 0
@@ -20,8 +20,10 @@ FROM (
         ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND view.oid = d.objid AND view.relkind IN ('v', 'm')
     LEFT JOIN pg_catalog.pg_attrdef AS def
         ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND def.oid = d.objid
-        AND EXISTS (SELECT FROM pg_catalog.pg_attribute AS computed
-            WHERE computed.attrelid = def.adrelid AND computed.attnum = def.adnum AND computed.attgenerated <> '')
+    -- Before 15 it is the column that depends, not its expression, and it vanishes with what it reads.
+    LEFT JOIN pg_catalog.pg_attribute AS computed ON computed.attgenerated <> ''
+        AND computed.attrelid = COALESCE(def.adrelid, d.objid) AND computed.attnum = COALESCE(def.adnum, d.objsubid)
+        AND (def.oid IS NOT NULL OR d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass)
     WHERE (
             -- Its columns, or the table as a whole.
             d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = c.oid
@@ -36,9 +38,9 @@ FROM (
                 WHERE named.classid = d.classid AND named.objid = d.objid AND named.refclassid = d.refclassid
                     AND named.refobjid = c.oid AND named.refobjsubid > 0))
         ) OR (
-            -- Generated columns; before 15 they depend on what they read only weakly, and vanish with it.
-            d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = c.oid
-            AND def.oid IS NOT NULL AND NOT (def.adrelid = c.oid AND def.adnum = d.refobjsubid)
+            -- Generated columns, whatever kind of dependency.
+            d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = c.oid AND d.refobjsubid > 0
+            AND computed.attrelid = c.oid AND computed.attnum <> d.refobjsubid
         ) OR (
             -- Its row type, and arrays of it.
             d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.deptype = 'n' AND c.reltype <> 0

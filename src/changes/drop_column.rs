@@ -1,0 +1,110 @@
+//! `DropColumn`.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::refuse;
+use crate::change::{Change, Touches};
+use crate::error::Result;
+use crate::expr::Expr;
+use crate::ident::{Ident, TableName};
+use crate::phase::{Context, DeployPhase};
+use crate::phases::drop_column::{Drop, DropSpec, StopReads, StopWrites};
+
+/// Drops a column, when nobody reads or writes it any more.
+///
+/// Release 0 uses the column, 1 writes it and no longer reads it, 2 does neither.
+///
+/// | # | phase | enter | gate | window |
+/// |---|---|---|---|---|
+/// | 1 | `StopReads` | – | fleet ≥ 1 | 0, 1 |
+/// | 2 | `StopWrites` | `DROP NOT NULL`, if it was | fleet ≥ 2, soak, no references | 1, 2 |
+/// | 3 | `Drop` | save the definitions; archive the values; drop the foreign keys, constraints, indexes and statistics that use it, one by one; `DROP COLUMN` | – | 2 |
+///
+/// **Locks:** `ACCESS EXCLUSIVE` for changes of the catalog alone, under the stall budget; a foreign key's drop takes
+/// it on both tables, and so runs alone. Indexes are dropped `CONCURRENTLY`.
+///
+/// **Rollback:** `Drop` adds the column again with its type, values, default and attributes, rebuilds its indexes
+/// `CONCURRENTLY` and its constraints `NOT VALID` and then validated. The values come from the archive, a table beside
+/// the ledger that is found by the row's key; on a table without a key `Drop` is irreversible. `StopWrites` fills what
+/// was written without the column, by [`restore_with`](Self::restore_with) or else the column's default, and makes it
+/// NOT NULL again.
+///
+/// Refused before anything is touched, by name: a primary or partition key, a generated or identity column, a foreign
+/// key that refers to it, and what reads it: views, rules, policies, publications, triggers, generated columns.
+///
+/// ```
+/// use phasewise::{DropColumn, Migration, Migrations, drop_column::StopWrites, migrations};
+///
+/// static MIGRATIONS: Migrations = migrations![
+///     Migration::new("20261201_users_fax", DropColumn::new("users", "fax").restore_with("''"))
+///         .deployed::<StopWrites>(),
+/// ];
+/// # assert_eq!(MIGRATIONS.iter().len(), 1);
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct DropColumn {
+    spec: DropSpec,
+}
+
+impl DropColumn {
+    /// That column of `table`.
+    #[must_use]
+    pub const fn new(table: &'static str, column: &'static str) -> Self {
+        Self {
+            spec: DropSpec {
+                table: TableName::new(table),
+                name: Ident::new(column),
+                restore_with: None,
+                soak: None,
+            },
+        }
+    }
+
+    /// What rows get on a rollback that were written without the column, over `{column}`s. A NOT NULL column without a
+    /// default needs it.
+    #[must_use]
+    pub const fn restore_with(mut self, expression: &'static str) -> Self {
+        self.spec.restore_with = Some(Expr::new(expression));
+        self
+    }
+
+    /// How long the column stays after its last use, in place of the migrator's soak time.
+    #[must_use]
+    pub const fn soak(mut self, time: Duration) -> Self {
+        self.spec.soak = Some(time);
+        self
+    }
+}
+
+impl Change for DropColumn {
+    type Phases = (StopReads, StopWrites, Drop);
+
+    fn phases(&self) -> Self::Phases {
+        (StopReads, StopWrites { spec: self.spec }, Drop { spec: self.spec })
+    }
+
+    fn definition(&self) -> String {
+        let DropSpec { table, name, restore_with, .. } = self.spec;
+        let mut text = format!("drop column {name} of {table}");
+        if let Some(expr) = restore_with {
+            let _ = write!(text, "\n restore with {}", expr.as_str());
+        }
+        text
+    }
+
+    fn touches(&self) -> Touches {
+        let mut columns = vec![self.spec.name];
+        columns.extend(self.spec.restore_with.iter().flat_map(Expr::columns).map(Ident::new));
+        columns.dedup();
+        Touches::nothing().columns(self.spec.table, &columns)
+    }
+
+    fn check(&self, cx: &Context<'_>) -> Result<()> {
+        let table = refuse::changeable(cx, self.spec.table)?;
+        self.spec.refuse(cx, table)
+    }
+}
+
+impl DeployPhase<DropColumn> for StopReads {}
+impl DeployPhase<DropColumn> for StopWrites {}

@@ -1,0 +1,97 @@
+//! From the ledger to a status and a plan.
+
+use super::drive::Look;
+use super::gates::{Goal, Next};
+use super::ledger::{Book, Record};
+use super::planning::{self, Standing};
+use super::settings::Migrator;
+use super::status::{BackfillStatus, Confirmation, MigrationStatus, State, Status};
+use crate::error::Result;
+use crate::migration::Entry;
+use crate::phase::Window;
+use crate::plan::Plan;
+
+impl Migrator {
+    pub(super) fn describe(&self, look: &Look, goal: Goal<'_>) -> Status {
+        let judge = self.judge(look, goal);
+        let book = &look.book;
+        let mut migrations: Vec<_> = self
+            .migrations
+            .iter()
+            .map(|entry| {
+                let record = book.record(entry.name());
+                let begun = record.is_some_and(Record::begun);
+                let state = match judge.next(entry, self.assume_fresh) {
+                    Next::Stop(state) => state,
+                    Next::Enter(_) if begun => State::InProgress,
+                    Next::Enter(_) => State::Pending,
+                };
+                one(book, entry.name(), record, Some(entry), state)
+            })
+            .collect();
+        for record in book.records.values().filter(|record| self.migrations.get(&record.name).is_none()) {
+            migrations.push(one(book, &record.name, Some(record), None, State::Unknown));
+        }
+        Status { migrations }
+    }
+
+    pub(super) async fn make_plan(&self) -> Result<Plan> {
+        let look = self.look().await?;
+        self.judge(&look, Goal::Open).unchanged()?;
+        let mut standings = Vec::new();
+        for entry in self.migrations.iter() {
+            let record = look.book.record(entry.name());
+            if record.is_some_and(Record::done) {
+                continue;
+            }
+            let saved = match record {
+                Some(_) => look.ledger.saved(&look.conn, entry.name()).await?,
+                None => planning::Saved::new(),
+            };
+            standings.push(Standing { entry, entered: record.map_or(0, |record| record.entered), saved });
+        }
+        planning::plan(&look.conn, &look.facts.scope, &standings).await
+    }
+}
+
+fn one(
+    book: &Book,
+    name: &str,
+    record: Option<&Record>,
+    entry: Option<&Entry>,
+    state: State,
+) -> MigrationStatus {
+    let number = record.map_or(0, |record| record.entered);
+    let phase =
+        record.and_then(|record| record.phases.get(number.checked_sub(1)?)).map(|place| place.name.clone());
+    let count = |n: i64| u64::try_from(n).unwrap_or(0);
+    MigrationStatus {
+        name: name.to_owned(),
+        phase,
+        number,
+        of: entry
+            .map_or_else(|| record.map_or(0, |record| record.phases.len()), |entry| entry.phases().len()),
+        window: record.map_or(Window { lo: 0, hi: 0 }, Record::window),
+        release: entry.map(Entry::release),
+        state,
+        since: record.filter(|record| record.entered > 0).map(|record| record.since),
+        backfill: book.backfills.iter().rfind(|backfill| backfill.migration == name).map(|backfill| {
+            BackfillStatus {
+                relation: backfill.relation.clone(),
+                pass: u32::try_from(backfill.pass).unwrap_or(1),
+                done: count(backfill.done),
+                estimate: backfill.estimate.map(count),
+            }
+        }),
+        confirmations: book
+            .confirmed
+            .iter()
+            .filter(|confirmed| confirmed.migration == name)
+            .map(|confirmed| Confirmation {
+                phase: confirmed.phase.clone(),
+                at: confirmed.at,
+                by: confirmed.by.clone(),
+            })
+            .collect(),
+    }
+}

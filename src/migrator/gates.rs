@@ -1,0 +1,175 @@
+//! What is next for a migration: judged from the ledger alone.
+
+use chrono::{DateTime, Utc};
+
+use super::ledger::{Book, Direction, Record};
+use super::settings::Migrator;
+use super::status::State;
+use crate::error::{Error, Kind, Result};
+use crate::migration::Entry;
+
+/// What is next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The phase of this index, from 0, is entered or resumed.
+    Enter(usize),
+    /// Nothing, for this reason.
+    Stop(State),
+}
+
+/// What a run asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Goal<'a> {
+    /// As far as the gates are open.
+    Open,
+    /// As far as this build may go, since it is about to serve.
+    Serve,
+    /// One migration up to the phase of this index, and those before it.
+    To(&'a str, usize),
+}
+
+impl Goal<'_> {
+    fn is_for(self, entry: &Entry) -> bool {
+        matches!(self, Self::To(name, _) if name == entry.name())
+    }
+}
+
+/// Judges the migrations of a build.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judge<'a> {
+    pub(super) migrator: &'a Migrator,
+    pub(super) book: &'a Book,
+    pub(super) schema: &'a str,
+    pub(super) goal: Goal<'a>,
+}
+
+impl Judge<'_> {
+    /// What is next for `entry`. `fresh`: nothing waits for gates or soaks.
+    pub(super) fn next(&self, entry: &Entry, fresh: bool) -> Next {
+        let record = self.book.record(entry.name());
+        let (entered, moving) = record.map_or((0, None), |record| (record.entered, record.moving));
+        if let Some(record) = record.filter(|record| record.begun()) {
+            if record.fingerprint != entry.fingerprint() {
+                return Next::Stop(State::Changed);
+            }
+            if record.done() {
+                return Next::Stop(State::Applied);
+            }
+        }
+        if record.is_some_and(|record| record.paused) && !self.goal.is_for(entry) {
+            return Next::Stop(State::Paused);
+        }
+        if let Some(by) = self.held_up_by(entry) {
+            return Next::Stop(State::HeldUp { by: by.to_owned() });
+        }
+        match moving {
+            // A phase that was begun is ended: its gate was open.
+            Some(Direction::Forward) => return self.limited(entry, entered),
+            Some(Direction::Back) => return self.limited(entry, entered.saturating_sub(1)),
+            None => {}
+        }
+        match record.and_then(|record| self.gate(entry, record, fresh)) {
+            Some(state) => Next::Stop(state),
+            None => self.limited(entry, entered),
+        }
+    }
+
+    fn limited(&self, entry: &Entry, index: usize) -> Next {
+        match self.goal {
+            Goal::To(name, last) if name == entry.name() && index > last => Next::Stop(State::InProgress),
+            _ => Next::Enter(index),
+        }
+    }
+
+    /// The first earlier migration that is not done and touches the same.
+    fn held_up_by(&self, entry: &Entry) -> Option<&'static str> {
+        let touches = entry.touches();
+        self.migrator
+            .migrations
+            .iter()
+            .take_while(|earlier| earlier.name() != entry.name())
+            .filter(|earlier| !self.book.record(earlier.name()).is_some_and(Record::done))
+            .find(|earlier| earlier.touches().overlaps(&touches, self.schema))
+            .map(Entry::name)
+    }
+
+    /// What keeps the gate of the phase that `record` stands in shut.
+    fn gate(&self, entry: &Entry, record: &Record, fresh: bool) -> Option<State> {
+        let index = record.entered.checked_sub(1)?;
+        let info = entry.phases().get(index)?;
+        let next = entry.phases().get(record.entered)?;
+        let waiting = |gate: String| Some(State::Waiting { gate, since: record.since });
+        if let Some(instance) =
+            self.book.instances.iter().find(|instance| instance.release(entry.name()) < next.window.lo)
+        {
+            return waiting(format!(
+                "instance {} of {}, which speaks release {}: the next phase needs {}",
+                instance.id,
+                instance.service,
+                instance.release(entry.name()),
+                next.window.lo
+            ));
+        }
+        let ahead = next.window.lo > entry.release();
+        if ahead && matches!(self.goal, Goal::Serve) {
+            return waiting(format!(
+                "release {} to be deployed: this build speaks {} and is about to serve",
+                next.window.lo,
+                entry.release()
+            ));
+        }
+        let confirmed = self.book.confirmation(entry.name(), info.name);
+        let since = match (info.gate.release(), confirmed) {
+            (Some(_), Some(confirmed)) => confirmed.at,
+            (Some(release), None) if !fresh => {
+                return waiting(format!(
+                    "release {release} of every instance, or `confirm`, in {}",
+                    info.name
+                ));
+            }
+            // A fresh database must still serve the build that made it.
+            (Some(release), None) if ahead && !self.goal.is_for(entry) => {
+                return waiting(format!(
+                    "release {release}: the database is fresh, and this build speaks {}",
+                    entry.release()
+                ));
+            }
+            _ => record.since,
+        };
+        if info.gate.soaks() && !fresh {
+            let until = self.soaked(entry, index, since);
+            if until > self.book.now {
+                return Some(State::Soaking { until });
+            }
+        }
+        None
+    }
+
+    fn soaked(&self, entry: &Entry, index: usize, since: DateTime<Utc>) -> DateTime<Utc> {
+        let asked = entry.boxed_phases().get(index).and_then(|phase| phase.soak());
+        let soak =
+            chrono::Duration::from_std(asked.unwrap_or(self.migrator.soak)).unwrap_or(chrono::Duration::MAX);
+        since.checked_add_signed(soak).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+
+    /// Refuses a build whose definitions differ from what was begun.
+    pub(super) fn unchanged(&self) -> Result<()> {
+        for entry in self.migrator.migrations.iter() {
+            let Some(record) = self.book.record(entry.name()) else { continue };
+            if record.begun() && record.fingerprint != entry.fingerprint() {
+                return Err(Error::new(
+                    Kind::Changed,
+                    format!(
+                        "migration {name} was edited after it had begun. The ledger has: {old} ({phases}). This build has: {new} ({now}). Put the old definition back and write a new migration for the difference; or, if both mean the same, call dangerous_accept_changed(\"{name}\")",
+                        name = entry.name(),
+                        old = record.definition,
+                        new = entry.definition(),
+                        phases = record.phases.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "),
+                        now = entry.phases().iter().map(|p| p.name).collect::<Vec<_>>().join(", "),
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! The lease: the row that makes one instance the driver.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::connect::{Conn, Sql as _, float8, get, int8, text};
+use super::ledger::Ledger;
+use super::monitor::Monitor;
+use crate::error::{Error, Kind, Result};
+
+/// A lease that was taken. Dropped, it is given back by its own task.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) holder: String,
+    pub(super) token: i64,
+    lost: Arc<AtomicBool>,
+    stop: Option<oneshot::Sender<()>>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Lease {
+    /// One try. A holder whose transaction is still open keeps it, however late its heartbeat is.
+    pub(super) async fn try_take(
+        conn: &Conn,
+        ledger: &Ledger,
+        monitor: &Arc<Monitor>,
+        time: Duration,
+    ) -> Result<Option<Self>> {
+        let sql = ledger.sql(
+            "WITH free AS (
+                SELECT one FROM {s}.lease WHERE expires_at <= clock_timestamp() FOR UPDATE SKIP LOCKED
+             )
+             UPDATE {s}.lease AS l
+                SET holder = gen_random_uuid()::text, token = l.token + 1,
+                    expires_at = clock_timestamp() + make_interval(secs => $1),
+                    by = session_user || coalesce('@' || host(inet_client_addr()), '') || ', pid ' || pg_backend_pid()
+               FROM free WHERE l.one = free.one
+             RETURNING l.holder, l.token",
+        );
+        let rows = conn.ask(&sql, &[float8(&time.as_secs_f64())]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let (holder, token): (String, i64) = (get(row, "holder")?, get(row, "token")?);
+        let lost = Arc::new(AtomicBool::new(false));
+        let (stop, stopped) = oneshot::channel();
+        let beat = Beat {
+            monitor: Arc::clone(monitor),
+            ledger: ledger.clone(),
+            holder: holder.clone(),
+            token,
+            time,
+            lost: Arc::clone(&lost),
+        };
+        let task = tokio::spawn(beat.run(stopped));
+        Ok(Some(Self { holder, token, lost, stop: Some(stop), task: Some(task) }))
+    }
+
+    /// Who holds it, for an error.
+    pub(super) async fn held_by(conn: &Conn, ledger: &Ledger) -> Result<String> {
+        let sql = ledger.sql("SELECT coalesce(by, 'nobody') AS by FROM {s}.lease");
+        let rows = conn.ask(&sql, &[]).await?;
+        rows.first().map_or_else(|| Ok("nobody".to_owned()), |row| get(row, "by"))
+    }
+
+    /// Gives it back.
+    pub(super) async fn release(mut self) {
+        drop(self.stop.take());
+        if let Some(task) = self.task.take() {
+            // The task ends by itself; a server that hangs must not hold up the caller for longer.
+            let _ = timeout(Duration::from_secs(5), task).await;
+        }
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn lost(&self) -> Error {
+        Error::new(
+            Kind::LeaseLost,
+            format!(
+                "the lease (token {}) was taken over by another driver: this one was stopped or cut off for too long. What was under way was rolled back; the other driver goes on with it",
+                self.token
+            ),
+        )
+    }
+}
+
+struct Beat {
+    monitor: Arc<Monitor>,
+    ledger: Ledger,
+    holder: String,
+    token: i64,
+    time: Duration,
+    lost: Arc<AtomicBool>,
+}
+
+impl Beat {
+    async fn run(self, mut stopped: oneshot::Receiver<()>) {
+        let mut pause = self.time / 3;
+        loop {
+            tokio::select! {
+                _ = &mut stopped => {
+                    if let Err(error) = self.set("'-infinity'").await {
+                        tracing::warn!(target: "phasewise", %error, "the lease was not given back; it expires by itself");
+                    }
+                    return;
+                }
+                () = sleep(pause) => {}
+            }
+            let until = format!("clock_timestamp() + make_interval(secs => {})", self.time.as_secs_f64());
+            // A plain UPDATE: it goes along with the FOR KEY SHARE of the step that is under way.
+            match timeout(self.time / 3, self.set(&until)).await {
+                Ok(Ok(true)) => pause = self.time / 3,
+                Ok(Ok(false)) => {
+                    self.lost.store(true, Ordering::Relaxed);
+                    tracing::warn!(target: "phasewise", token = self.token, "the lease was lost");
+                    return;
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(target: "phasewise", %error, "the lease was not renewed; trying again");
+                    pause = self.time / 10;
+                }
+                Err(_) => {
+                    tracing::warn!(target: "phasewise", "the lease was not renewed in time; trying again");
+                    self.monitor.reset().await;
+                    pause = Duration::ZERO;
+                }
+            }
+        }
+    }
+
+    async fn set(&self, expires_at: &str) -> Result<bool> {
+        let sql = self.ledger.sql(&format!(
+            "UPDATE {{s}}.lease SET expires_at = {expires_at} WHERE token = $1 AND holder = $2 RETURNING token"
+        ));
+        let conn = self.monitor.conn().await?;
+        let rows = conn.ask(&sql, &[int8(&self.token), text(&self.holder)]).await?;
+        Ok(!rows.is_empty())
+    }
+}

@@ -1,0 +1,327 @@
+//! What the ledger says, read at one moment.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use futures_util::future::try_join5;
+use serde::{Deserialize, Serialize};
+
+use super::{Ledger, schema};
+use crate::error::{Error, Kind, Result};
+use crate::migration::Entry;
+use crate::migrator::connect::{Conn, Sql as _, get};
+use crate::phase::{PhaseInfo, Window};
+
+/// Which way a migration moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::migrator) enum Direction {
+    Forward,
+    Back,
+}
+
+impl Direction {
+    pub(in crate::migrator) fn as_str(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Back => "back",
+        }
+    }
+}
+
+/// A phase as the ledger keeps it, for builds that do not know the migration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::migrator) struct Place {
+    pub(in crate::migrator) name: String,
+    lo: u16,
+    hi: u16,
+    gate: Option<u16>,
+}
+
+impl Place {
+    fn new(info: &PhaseInfo) -> Self {
+        Self { name: info.name.to_owned(), lo: info.window.lo, hi: info.window.hi, gate: info.gate.release() }
+    }
+
+    fn window(&self) -> Window {
+        Window { lo: self.lo.min(self.hi), hi: self.hi }
+    }
+}
+
+pub(super) fn places(entry: &Entry) -> Vec<Place> {
+    entry.phases().iter().map(Place::new).collect()
+}
+
+/// A migration in the ledger.
+#[derive(Clone, Debug)]
+pub(in crate::migrator) struct Record {
+    pub(in crate::migrator) name: String,
+    pub(in crate::migrator) fingerprint: String,
+    pub(in crate::migrator) definition: String,
+    pub(in crate::migrator) phases: Vec<Place>,
+    /// Phases entered, the one being rolled back included.
+    pub(in crate::migrator) entered: usize,
+    pub(in crate::migrator) moving: Option<Direction>,
+    pub(in crate::migrator) paused: bool,
+    pub(in crate::migrator) since: DateTime<Utc>,
+}
+
+impl Record {
+    pub(in crate::migrator) fn begun(&self) -> bool {
+        self.entered > 0 || self.moving.is_some()
+    }
+
+    pub(in crate::migrator) fn done(&self) -> bool {
+        self.entered == self.phases.len() && self.moving.is_none()
+    }
+
+    /// The releases that may run now: while it moves, those that both neighbours allow.
+    pub(in crate::migrator) fn window(&self) -> Window {
+        let here = self.window_at(self.entered);
+        let there = match self.moving {
+            None => here,
+            Some(Direction::Forward) => self.window_at(self.entered + 1),
+            Some(Direction::Back) => self.window_at(self.entered.saturating_sub(1)),
+        };
+        // Neighbours overlap by a const assertion; a damaged row is as narrow as can be.
+        here.overlap(there).unwrap_or(here)
+    }
+
+    /// The window once `entered` phases are entered.
+    pub(in crate::migrator) fn window_at(&self, entered: usize) -> Window {
+        match entered.checked_sub(1).and_then(|at| self.phases.get(at)) {
+            Some(place) => place.window(),
+            None => Window { lo: 0, hi: 0 },
+        }
+    }
+
+    fn sound(&self) -> bool {
+        self.entered <= self.phases.len()
+            && match self.moving {
+                None => true,
+                Some(Direction::Forward) => self.entered < self.phases.len(),
+                Some(Direction::Back) => self.entered > 0,
+            }
+    }
+}
+
+/// A live instance.
+#[derive(Clone, Debug)]
+pub(in crate::migrator) struct Instance {
+    pub(in crate::migrator) id: String,
+    pub(in crate::migrator) service: String,
+    releases: BTreeMap<String, u16>,
+}
+
+impl Instance {
+    /// The release that it speaks. One that does not know a migration is older than it.
+    pub(in crate::migrator) fn release(&self, migration: &str) -> u16 {
+        self.releases.get(migration).copied().unwrap_or(0)
+    }
+}
+
+/// A confirmation.
+#[derive(Clone, Debug)]
+pub(in crate::migrator) struct Confirmed {
+    pub(in crate::migrator) migration: String,
+    pub(in crate::migrator) phase: String,
+    pub(in crate::migrator) at: DateTime<Utc>,
+    pub(in crate::migrator) by: String,
+}
+
+/// A backfill under way.
+#[derive(Clone, Debug)]
+pub(in crate::migrator) struct Backfill {
+    pub(in crate::migrator) migration: String,
+    pub(in crate::migrator) relation: String,
+    pub(in crate::migrator) pass: i32,
+    pub(in crate::migrator) done: i64,
+    pub(in crate::migrator) estimate: Option<i64>,
+}
+
+/// All of it.
+#[derive(Clone, Debug)]
+pub(in crate::migrator) struct Book {
+    pub(in crate::migrator) now: DateTime<Utc>,
+    pub(in crate::migrator) records: BTreeMap<String, Record>,
+    pub(in crate::migrator) confirmed: Vec<Confirmed>,
+    pub(in crate::migrator) instances: Vec<Instance>,
+    pub(in crate::migrator) backfills: Vec<Backfill>,
+}
+
+impl Book {
+    /// What a database without a ledger says.
+    pub(in crate::migrator) fn empty() -> Self {
+        Self {
+            now: Utc::now(),
+            records: BTreeMap::new(),
+            confirmed: Vec::new(),
+            instances: Vec::new(),
+            backfills: Vec::new(),
+        }
+    }
+
+    pub(in crate::migrator) fn record(&self, name: &str) -> Option<&Record> {
+        self.records.get(name)
+    }
+
+    pub(in crate::migrator) fn confirmation(&self, migration: &str, phase: &str) -> Option<&Confirmed> {
+        self.confirmed.iter().find(|found| found.migration == migration && found.phase == phase)
+    }
+}
+
+impl Ledger {
+    /// Reads everything that decides what is next. The statements are pipelined: about one round trip.
+    pub(in crate::migrator) async fn read(&self, conn: &Conn) -> Result<Book> {
+        let version = self.sql("SELECT version, clock_timestamp() AS now FROM {s}.ledger");
+        let migrations = self.sql(
+            "SELECT name, fingerprint, definition, phases::text AS phases, entered, moving, paused, since FROM {s}.migrations",
+        );
+        let confirmed = self.sql("SELECT migration, phase, at, by FROM {s}.confirmations ORDER BY at");
+        let backfills =
+            self.sql("SELECT migration, relation, pass, done, estimate FROM {s}.backfills ORDER BY at");
+        let (version, migrations, confirmed, instances, backfills) = try_join5(
+            conn.ask(&version, &[]),
+            conn.ask(&migrations, &[]),
+            conn.ask(&confirmed, &[]),
+            self.instances(conn),
+            conn.ask(&backfills, &[]),
+        )
+        .await
+        .map_err(|error| self.unreadable(error))?;
+
+        let head = version.first().ok_or_else(|| {
+            Error::new(
+                Kind::LedgerDamaged,
+                format!(
+                    "table {}.ledger is empty: it holds one row, the version; insert it again (version {})",
+                    self.s,
+                    schema::VERSION
+                ),
+            )
+        })?;
+        let written: i32 = get(head, "version")?;
+        if written > schema::VERSION {
+            return Err(Error::new(
+                Kind::LedgerTooNew,
+                format!(
+                    "the ledger in schema {} has version {written}, and this build knows version {}: run a build with a newer phasewise",
+                    self.s,
+                    schema::VERSION
+                ),
+            ));
+        }
+        let mut records = BTreeMap::new();
+        for row in &migrations {
+            let record = self.record(row)?;
+            records.insert(record.name.clone(), record);
+        }
+        let confirmed = confirmed
+            .iter()
+            .map(|row| {
+                Ok(Confirmed {
+                    migration: get(row, "migration")?,
+                    phase: get(row, "phase")?,
+                    at: get(row, "at")?,
+                    by: get(row, "by")?,
+                })
+            })
+            .collect::<Result<_>>()?;
+        let backfills = backfills
+            .iter()
+            .map(|row| {
+                Ok(Backfill {
+                    migration: get(row, "migration")?,
+                    relation: get(row, "relation")?,
+                    pass: get(row, "pass")?,
+                    done: get(row, "done")?,
+                    estimate: get(row, "estimate")?,
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Book { now: get(head, "now")?, records, confirmed, instances, backfills })
+    }
+
+    /// The live instances.
+    pub(in crate::migrator) async fn instances(&self, conn: &Conn) -> Result<Vec<Instance>> {
+        let sql = self.sql(
+            "SELECT id::text AS id, service, releases::text AS releases FROM {s}.instances
+              WHERE seen > clock_timestamp() - interval '45 seconds' ORDER BY started",
+        );
+        let rows = conn.ask(&sql, &[]).await?;
+        rows.iter()
+            .map(|row| {
+                let (id, releases): (String, String) = (get(row, "id")?, get(row, "releases")?);
+                let releases = serde_json::from_str(&releases)
+                    .map_err(|error| self.damaged("instances", &id, &error))?;
+                Ok(Instance { id, service: get(row, "service")?, releases })
+            })
+            .collect()
+    }
+
+    fn record(&self, row: &tokio_postgres::Row) -> Result<Record> {
+        let name: String = get(row, "name")?;
+        let (phases, entered): (String, i32) = (get(row, "phases")?, get(row, "entered")?);
+        let phases: Vec<Place> =
+            serde_json::from_str(&phases).map_err(|error| self.damaged("migrations", &name, &error))?;
+        let moving: Option<String> = get(row, "moving")?;
+        let moving = match moving.as_deref() {
+            None => None,
+            Some("forward") => Some(Direction::Forward),
+            Some("back") => Some(Direction::Back),
+            Some(other) => {
+                return Err(self.damaged("migrations", &name, &format_args!("moving is {other:?}")));
+            }
+        };
+        let record = Record {
+            entered: usize::try_from(entered).unwrap_or(usize::MAX),
+            fingerprint: get(row, "fingerprint")?,
+            definition: get(row, "definition")?,
+            phases,
+            moving,
+            paused: get(row, "paused")?,
+            since: get(row, "since")?,
+            name,
+        };
+        if !record.sound() {
+            return Err(self.damaged(
+                "migrations",
+                &record.name,
+                &format_args!(
+                    "{entered} of {} phases entered, moving {}",
+                    record.phases.len(),
+                    record.moving.map_or("nowhere", Direction::as_str)
+                ),
+            ));
+        }
+        Ok(record)
+    }
+
+    fn damaged(&self, table: &str, row: &str, what: &dyn std::fmt::Display) -> Error {
+        Error::new(
+            Kind::LedgerDamaged,
+            format!(
+                "row {row:?} of {}.{table} does not make sense: {what}; was it edited by hand? Restore it, comparing with {}.history",
+                self.s, self.s
+            ),
+        )
+    }
+
+    fn unreadable(&self, error: Error) -> Error {
+        match error.kind() {
+            Kind::Permission => Error::new(
+                Kind::Permission,
+                format!(
+                    "this role may not read phasewise's ledger: run GRANT USAGE ON SCHEMA {s} TO it, and GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {s} TO it",
+                    s = self.s
+                ),
+            )
+            .with_source(error),
+            Kind::Database => Error::new(
+                Kind::LedgerDamaged,
+                format!("the ledger in schema {} cannot be read: {error}; was a table of it dropped or altered?", self.s),
+            )
+            .with_source(error),
+            _ => error,
+        }
+    }
+}

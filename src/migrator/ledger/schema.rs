@@ -1,0 +1,88 @@
+//! The ledger's own tables.
+
+/// The version of the layout that this phasewise writes and reads.
+pub(super) const VERSION: i32 = 1;
+
+/// What makes a ledger, one statement per message, `{s}` being its schema as SQL.
+pub(super) const CREATE: &[&str] = &[
+    "CREATE TABLE {s}.ledger (
+        one boolean PRIMARY KEY DEFAULT true CHECK (one),
+        version integer NOT NULL,
+        created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    )",
+    "CREATE TABLE {s}.migrations (
+        name text PRIMARY KEY,
+        fingerprint text NOT NULL,
+        definition text NOT NULL,
+        phases jsonb NOT NULL,
+        entered integer NOT NULL DEFAULT 0 CHECK (entered >= 0),
+        moving text CHECK (moving IN ('forward', 'back')),
+        paused boolean NOT NULL DEFAULT false,
+        first_seen timestamptz NOT NULL DEFAULT clock_timestamp(),
+        since timestamptz NOT NULL DEFAULT clock_timestamp()
+    )",
+    "CREATE TABLE {s}.confirmations (
+        migration text NOT NULL,
+        phase text NOT NULL,
+        at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        by text NOT NULL,
+        PRIMARY KEY (migration, phase)
+    )",
+    "CREATE TABLE {s}.history (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        migration text NOT NULL,
+        phase text NOT NULL,
+        direction text NOT NULL,
+        at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        took double precision NOT NULL,
+        by text NOT NULL
+    )",
+    "CREATE TABLE {s}.notes (
+        migration text NOT NULL,
+        phase text NOT NULL,
+        direction text NOT NULL,
+        step text NOT NULL,
+        at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (migration, phase, direction, step)
+    )",
+    "CREATE TABLE {s}.saved (
+        migration text NOT NULL,
+        key text NOT NULL,
+        phase text NOT NULL,
+        value jsonb NOT NULL,
+        at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (migration, key)
+    )",
+    "CREATE TABLE {s}.backfills (
+        migration text NOT NULL,
+        phase text NOT NULL,
+        direction text NOT NULL,
+        step text NOT NULL,
+        relation text NOT NULL,
+        relation_oid oid NOT NULL,
+        pass integer NOT NULL,
+        page bigint NOT NULL,
+        item integer NOT NULL,
+        pages bigint NOT NULL,
+        done bigint NOT NULL,
+        estimate bigint,
+        at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (migration, phase, direction, step)
+    )",
+    "CREATE TABLE {s}.instances (
+        id uuid PRIMARY KEY,
+        service text NOT NULL,
+        releases jsonb NOT NULL,
+        started timestamptz NOT NULL DEFAULT clock_timestamp(),
+        seen timestamptz NOT NULL DEFAULT clock_timestamp(),
+        by text NOT NULL
+    )",
+    "CREATE TABLE {s}.lease (
+        one boolean PRIMARY KEY DEFAULT true CHECK (one),
+        holder text,
+        token bigint NOT NULL,
+        expires_at timestamptz NOT NULL,
+        by text
+    )",
+    "INSERT INTO {s}.lease (token, expires_at) VALUES (0, '-infinity')",
+];

@@ -1,0 +1,290 @@
+//! What the ledger is told. Each function is one statement; the caller says in which transaction.
+
+use super::book::{Direction, places};
+use super::{Ledger, Record};
+use crate::error::{Error, Kind, Result};
+use crate::migration::Entry;
+use crate::migrator::connect::{Conn, Sql as _, boolean, float8, get, int4, int8, jsonb, text};
+use crate::migrator::planning::Saved;
+
+/// Who did it, as history and confirmations say.
+const BY: &str = "session_user || coalesce('@' || host(inet_client_addr()), '')";
+
+/// A phase of a migration, and the way through it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::migrator) struct At<'a> {
+    pub(in crate::migrator) migration: &'a str,
+    pub(in crate::migrator) phase: &'a str,
+    pub(in crate::migrator) direction: Direction,
+}
+
+/// Where a batch loop is.
+#[derive(Clone, Debug)]
+pub(in crate::migrator) struct Cursor {
+    pub(in crate::migrator) relation: String,
+    pub(in crate::migrator) oid: u32,
+    pub(in crate::migrator) pass: i32,
+    /// Everything up to this tuple is done.
+    pub(in crate::migrator) page: i64,
+    pub(in crate::migrator) item: i32,
+    /// Pages of the relation when its pass began: where the pass ends.
+    pub(in crate::migrator) pages: i64,
+    pub(in crate::migrator) done: i64,
+    pub(in crate::migrator) estimate: Option<i64>,
+}
+
+fn as_count(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+impl Ledger {
+    /// Lists a migration; one that has not begun takes this build's definition.
+    pub(in crate::migrator) async fn put(&self, conn: &Conn, entry: &Entry) -> Result<()> {
+        let sql = self.sql(
+            "INSERT INTO {s}.migrations AS m (name, fingerprint, definition, phases) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (name) DO UPDATE
+             SET fingerprint = excluded.fingerprint, definition = excluded.definition, phases = excluded.phases
+             WHERE m.entered = 0 AND m.moving IS NULL AND m.fingerprint <> excluded.fingerprint",
+        );
+        let phases = to_json(&places(entry))?;
+        let (name, print, definition) = (entry.name(), entry.fingerprint(), entry.definition());
+        conn.ask(&sql, &[text(&name), text(&print), text(&definition), jsonb(&phases)]).await?;
+        Ok(())
+    }
+
+    /// Takes this build's definition, whatever there was.
+    pub(in crate::migrator) async fn accept(&self, conn: &Conn, entry: &Entry) -> Result<()> {
+        let sql = self
+            .sql("UPDATE {s}.migrations SET fingerprint = $2, definition = $3, phases = $4 WHERE name = $1");
+        let phases = to_json(&places(entry))?;
+        let (name, print, definition) = (entry.name(), entry.fingerprint(), entry.definition());
+        conn.ask(&sql, &[text(&name), text(&print), text(&definition), jsonb(&phases)]).await?;
+        Ok(())
+    }
+
+    /// Holds a migration, or lets it go.
+    pub(in crate::migrator) async fn set_paused(&self, conn: &Conn, name: &str, paused: bool) -> Result<()> {
+        let sql = self.sql("UPDATE {s}.migrations SET paused = $2 WHERE name = $1");
+        conn.ask(&sql, &[text(&name), boolean(&paused)]).await?;
+        Ok(())
+    }
+
+    /// Locks a migration's row, so that no instance joins while its window is decided, and reads it.
+    pub(in crate::migrator) async fn lock(
+        &self,
+        conn: &Conn,
+        name: &str,
+        mode: &str,
+    ) -> Result<Option<(usize, bool)>> {
+        let sql = self.sql(&format!(
+            "SELECT entered, moving IS NOT NULL AS moving FROM {{s}}.migrations WHERE name = $1 FOR {mode}"
+        ));
+        let rows = conn.ask(&sql, &[text(&name)]).await?;
+        rows.first()
+            .map(|row| {
+                let entered: i32 = get(row, "entered")?;
+                Ok((usize::try_from(entered).unwrap_or(0), get(row, "moving")?))
+            })
+            .transpose()
+    }
+
+    /// Says that a migration moves.
+    pub(in crate::migrator) async fn set_moving(
+        &self,
+        conn: &Conn,
+        name: &str,
+        entered: usize,
+        direction: Direction,
+    ) -> Result<()> {
+        let sql = self.sql("UPDATE {s}.migrations SET entered = $2, moving = $3 WHERE name = $1");
+        let direction = direction.as_str();
+        conn.ask(&sql, &[text(&name), int4(&as_count(entered)), text(&direction)]).await?;
+        Ok(())
+    }
+
+    /// Says that it stands, `entered` phases on, and forgets what was noted on the way.
+    pub(in crate::migrator) async fn arrive(
+        &self,
+        conn: &Conn,
+        at: At<'_>,
+        entered: usize,
+        took: f64,
+    ) -> Result<()> {
+        let (name, phase, direction) = (at.migration, at.phase, at.direction.as_str());
+        let sql = self.sql(
+            "UPDATE {s}.migrations SET entered = $2, moving = NULL, since = clock_timestamp() WHERE name = $1",
+        );
+        conn.ask(&sql, &[text(&name), int4(&as_count(entered))]).await?;
+        let sql = self.sql(&format!(
+            "INSERT INTO {{s}}.history (migration, phase, direction, took, by) VALUES ($1, $2, $3, $4, {BY})"
+        ));
+        conn.ask(&sql, &[text(&name), text(&phase), text(&direction), float8(&took)]).await?;
+        self.forget(conn, at).await?;
+        if at.direction == Direction::Back {
+            let sql = self.sql("DELETE FROM {s}.saved WHERE migration = $1 AND phase = $2");
+            conn.ask(&sql, &[text(&name), text(&phase)]).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the step notes and cursors of a phase, both ways.
+    pub(in crate::migrator) async fn forget(&self, conn: &Conn, at: At<'_>) -> Result<()> {
+        for table in ["notes", "backfills"] {
+            let sql = self.sql(&format!("DELETE FROM {{s}}.{table} WHERE migration = $1 AND phase = $2"));
+            conn.ask(&sql, &[text(&at.migration), text(&at.phase)]).await?;
+        }
+        Ok(())
+    }
+
+    pub(in crate::migrator) async fn confirm(&self, conn: &Conn, name: &str, phase: &str) -> Result<()> {
+        let sql = self.sql(&format!(
+            "INSERT INTO {{s}}.confirmations (migration, phase, by) VALUES ($1, $2, {BY}) ON CONFLICT DO NOTHING"
+        ));
+        conn.ask(&sql, &[text(&name), text(&phase)]).await?;
+        Ok(())
+    }
+
+    pub(in crate::migrator) async fn withdraw(&self, conn: &Conn, name: &str, phase: &str) -> Result<()> {
+        let sql = self.sql("DELETE FROM {s}.confirmations WHERE migration = $1 AND phase = $2");
+        conn.ask(&sql, &[text(&name), text(&phase)]).await?;
+        Ok(())
+    }
+
+    /// Notes that a step is done.
+    pub(in crate::migrator) async fn note(&self, conn: &Conn, at: At<'_>, step: &str) -> Result<()> {
+        let sql = self.sql(
+            "INSERT INTO {s}.notes (migration, phase, direction, step) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        );
+        let direction = at.direction.as_str();
+        conn.ask(&sql, &[text(&at.migration), text(&at.phase), text(&direction), text(&step)]).await?;
+        Ok(())
+    }
+
+    pub(in crate::migrator) async fn is_noted(&self, conn: &Conn, at: At<'_>, step: &str) -> Result<bool> {
+        let sql = self.sql(
+            "SELECT FROM {s}.notes WHERE migration = $1 AND phase = $2 AND direction = $3 AND step = $4",
+        );
+        let direction = at.direction.as_str();
+        let rows =
+            conn.ask(&sql, &[text(&at.migration), text(&at.phase), text(&direction), text(&step)]).await?;
+        Ok(!rows.is_empty())
+    }
+
+    /// What is saved for a migration.
+    pub(in crate::migrator) async fn saved(&self, conn: &Conn, name: &str) -> Result<Saved> {
+        let sql = self.sql("SELECT key, value FROM {s}.saved WHERE migration = $1");
+        let rows = conn.ask(&sql, &[text(&name)]).await?;
+        rows.iter().map(|row| Ok((get(row, "key")?, get(row, "value")?))).collect()
+    }
+
+    pub(in crate::migrator) async fn save(
+        &self,
+        conn: &Conn,
+        at: At<'_>,
+        key: &str,
+        value: &serde_json::Value,
+    ) -> Result<()> {
+        let sql = self.sql(
+            "INSERT INTO {s}.saved (migration, key, phase, value) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        );
+        conn.ask(&sql, &[text(&at.migration), text(&key), text(&at.phase), jsonb(value)]).await?;
+        Ok(())
+    }
+
+    pub(in crate::migrator) async fn cursor(
+        &self,
+        conn: &Conn,
+        at: At<'_>,
+        step: &str,
+    ) -> Result<Option<Cursor>> {
+        let sql = self.sql(
+            "SELECT relation, relation_oid::int8 AS oid, pass, page, item, pages, done, estimate FROM {s}.backfills
+              WHERE migration = $1 AND phase = $2 AND direction = $3 AND step = $4",
+        );
+        let direction = at.direction.as_str();
+        let rows =
+            conn.ask(&sql, &[text(&at.migration), text(&at.phase), text(&direction), text(&step)]).await?;
+        rows.first()
+            .map(|row| {
+                let oid: i64 = get(row, "oid")?;
+                Ok(Cursor {
+                    relation: get(row, "relation")?,
+                    oid: u32::try_from(oid).unwrap_or(0),
+                    pass: get(row, "pass")?,
+                    page: get(row, "page")?,
+                    item: get(row, "item")?,
+                    pages: get(row, "pages")?,
+                    done: get(row, "done")?,
+                    estimate: get(row, "estimate")?,
+                })
+            })
+            .transpose()
+    }
+
+    pub(in crate::migrator) async fn set_cursor(
+        &self,
+        conn: &Conn,
+        at: At<'_>,
+        step: &str,
+        cursor: &Cursor,
+    ) -> Result<()> {
+        let sql = self.sql(
+            "INSERT INTO {s}.backfills (migration, phase, direction, step, relation, relation_oid, pass, page, item, pages, done, estimate)
+             VALUES ($1, $2, $3, $4, $5, $6::int8::oid, $7, $8, $9, $10, $11, $12)
+             ON CONFLICT (migration, phase, direction, step) DO UPDATE
+             SET relation = excluded.relation, relation_oid = excluded.relation_oid, pass = excluded.pass,
+                 page = excluded.page, item = excluded.item, pages = excluded.pages, done = excluded.done,
+                 estimate = excluded.estimate, at = clock_timestamp()",
+        );
+        let direction = at.direction.as_str();
+        conn.ask(
+            &sql,
+            &[
+                text(&at.migration),
+                text(&at.phase),
+                text(&direction),
+                text(&step),
+                text(&cursor.relation),
+                int8(&i64::from(cursor.oid)),
+                int4(&cursor.pass),
+                int8(&cursor.page),
+                int4(&cursor.item),
+                int8(&cursor.pages),
+                int8(&cursor.done),
+                (&cursor.estimate, tokio_postgres::types::Type::INT8),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    pub(in crate::migrator) async fn forget_cursor(&self, conn: &Conn, at: At<'_>, step: &str) -> Result<()> {
+        let sql = self.sql(
+            "DELETE FROM {s}.backfills WHERE migration = $1 AND phase = $2 AND direction = $3 AND step = $4",
+        );
+        let direction = at.direction.as_str();
+        conn.ask(&sql, &[text(&at.migration), text(&at.phase), text(&direction), text(&step)]).await?;
+        Ok(())
+    }
+
+    /// The row of a migration that must have been listed.
+    pub(in crate::migrator) fn listed<'a>(
+        &self,
+        record: Option<&'a Record>,
+        name: &str,
+    ) -> Result<&'a Record> {
+        record.ok_or_else(|| {
+            Error::new(
+                Kind::GateClosed,
+                format!("migration {name} has not begun: `run` or `start` begins it, then try again"),
+            )
+        })
+    }
+}
+
+pub(in crate::migrator) fn to_json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(value).map_err(|error| {
+        Error::new(Kind::LedgerDamaged, format!("a value for the ledger cannot be written as JSON: {error}"))
+            .with_source(error)
+    })
+}

@@ -1,0 +1,150 @@
+//! Lock tries: short at first, growing, jittered, until a deadline; and the names of those in the way.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use tokio_postgres::error::SqlState;
+
+use super::driver::Driver;
+use super::events::{Blocker, Event};
+use super::ledger::At;
+use super::settings::Migrator;
+use crate::error::{Error, Kind, Result};
+
+const FIRST: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The tries of one transaction.
+#[derive(Debug)]
+pub(super) struct Tries {
+    what: String,
+    begun: Instant,
+    attempt: u32,
+    budget: Duration,
+    deadline: Duration,
+    blockers: Vec<Blocker>,
+}
+
+impl Tries {
+    pub(super) fn new(migrator: &Migrator, what: &str) -> Self {
+        Self {
+            what: what.to_owned(),
+            begun: Instant::now(),
+            attempt: 1,
+            budget: migrator.stall_budget,
+            deadline: migrator.lock_deadline,
+            blockers: Vec::new(),
+        }
+    }
+
+    /// The lock timeout of this attempt.
+    pub(super) fn timeout(&self) -> Duration {
+        FIRST.saturating_mul(1 << (self.attempt - 1).min(16)).min(self.budget)
+    }
+
+    /// Full jitter: clients get through between the tries, and two drivers never march in step.
+    fn pause(&self) -> Duration {
+        let most = FIRST.saturating_mul(1 << self.attempt.min(16)).min(LONGEST_PAUSE);
+        Duration::from_millis(fastrand::u64(0..=u64::try_from(most.as_millis()).unwrap_or(2_000)))
+    }
+}
+
+/// Whether another try may succeed.
+pub(super) fn is_transient(error: &Error) -> bool {
+    error.code().is_some_and(|code| {
+        matches!(
+            *code,
+            SqlState::LOCK_NOT_AVAILABLE
+                | SqlState::T_R_DEADLOCK_DETECTED
+                | SqlState::T_R_SERIALIZATION_FAILURE
+                | SqlState::QUERY_CANCELED
+        )
+    })
+}
+
+impl Driver<'_> {
+    /// Awaits `work`, and looks meanwhile who blocks it. The last ones seen are kept.
+    pub(super) async fn watch<T>(
+        &self,
+        tries: &mut Tries,
+        patience: Duration,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let mut work = pin!(work);
+        let mut every = (patience / 2).max(Duration::from_millis(20));
+        loop {
+            let sample = async {
+                sleep(every).await;
+                self.monitor.blockers(self.session.pid).await
+            };
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                seen = sample => match seen {
+                    Ok(seen) if !seen.is_empty() => tries.blockers = seen,
+                    Ok(_) => {}
+                    Err(error) => tracing::debug!(target: "phasewise", %error, "blockers cannot be seen"),
+                },
+            }
+            every = (every * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// After a failed try: pauses before the next, or returns the error to give up with.
+    pub(super) async fn again(&self, tries: &mut Tries, at: At<'_>, error: Error) -> Result<()> {
+        if !is_transient(&error) {
+            return Err(error);
+        }
+        let waited = tries.begun.elapsed();
+        tracing::warn!(
+            target: "phasewise",
+            migration = at.migration, phase = at.phase, step = tries.what, attempt = tries.attempt,
+            waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX), %error,
+            "a step did not get its lock; trying again"
+        );
+        self.migrator.tell(&Event::LockRetry {
+            migration: at.migration,
+            phase: at.phase,
+            step: &tries.what,
+            attempt: tries.attempt,
+            waited,
+            blockers: &tries.blockers,
+        });
+        if waited >= tries.deadline {
+            return Err(self.locked(tries, at, error));
+        }
+        if self.lease.is_lost() {
+            self.migrator.tell(&Event::LeaseLost);
+            return Err(self.lease.lost());
+        }
+        sleep(tries.pause()).await;
+        tries.attempt += 1;
+        Ok(())
+    }
+
+    fn locked(&self, tries: &Tries, at: At<'_>, error: Error) -> Error {
+        let head = format!(
+            "migration {}, phase {}: {}: no lock after {} tries in {:.1} s",
+            at.migration,
+            at.phase,
+            tries.what,
+            tries.attempt,
+            tries.begun.elapsed().as_secs_f64()
+        );
+        let text = if tries.blockers.is_empty() {
+            format!(
+                "{head} ({error}); no blocker was seen: the statement itself may need longer than the stall budget of {} ms. Run again at a quieter time, or raise .stall_budget(…)",
+                self.migrator.stall_budget.as_millis()
+            )
+        } else {
+            let names: Vec<String> = tries.blockers.iter().map(ToString::to_string).collect();
+            format!(
+                "{head}; in the way: {}. End that transaction (SELECT pg_terminate_backend(pid)) or wait for it, then run again: it resumes here",
+                names.join("; ")
+            )
+        };
+        Error::new(Kind::Locked, text).with_source(error)
+    }
+}

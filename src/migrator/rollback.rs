@@ -1,0 +1,337 @@
+//! Driving a migration back.
+
+use std::time::Instant;
+
+use tracing::Instrument as _;
+
+use super::To;
+use super::connect::Sql as _;
+use super::drive::Look;
+use super::driver::Driver;
+use super::events::Event;
+use super::gates::Goal;
+use super::ledger::{At, Book, Direction, Record, finish};
+use super::monitor::Monitor;
+use super::planning;
+use super::report::Report;
+use super::settings::{Migrator, phase_of};
+use super::status::State;
+use crate::error::{Error, Kind, Result};
+use crate::migration::Entry;
+use crate::phase::Rollback;
+
+impl Migrator {
+    pub(super) async fn take_back(&self, name: &str, to: To<'_>) -> Result<Report> {
+        let span = tracing::info_span!(target: "phasewise", "rollback", name);
+        self.take_back_in_span(name, to).instrument(span).await
+    }
+
+    async fn take_back_in_span(&self, name: &str, to: To<'_>) -> Result<Report> {
+        let begun = Instant::now();
+        let entry = self.entry(name)?;
+        let mut look = self.look().await?;
+        let record = look.ledger.listed(look.book.record(name), name)?;
+        unchanged(entry, record)?;
+        // Wrong names and targets are refused before waiting for anybody.
+        target(entry, record, to)?;
+        let monitor = Monitor::new(self.connector.clone());
+        let Some(lease) = self.take_lease(&mut look, &monitor, None).await? else {
+            return Ok(Report::default());
+        };
+        let mut driver = self.driver(look, monitor, lease, Report::default()).await?;
+        let driven = driver.back(entry, to, begun).await;
+        let mut report = driver.end(driven).await?;
+        report.took = begun.elapsed();
+        Ok(report)
+    }
+}
+
+fn unchanged(entry: &Entry, record: &Record) -> Result<()> {
+    if record.fingerprint == entry.fingerprint() {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Changed,
+        format!(
+            "migration {name} was edited after it had begun: what is to be undone is not what this build says. Put the old definition back, or call dangerous_accept_changed(\"{name}\")",
+            name = entry.name()
+        ),
+    ))
+}
+
+/// How many phases stay entered.
+fn target(entry: &Entry, record: &Record, to: To<'_>) -> Result<usize> {
+    let target = match to {
+        To::Start => 0,
+        To::Previous => match record.moving {
+            // What was half entered is undone; what was half undone is undone wholly.
+            Some(Direction::Forward) => record.entered,
+            _ => record.entered.saturating_sub(1),
+        },
+        To::Phase(phase) => phase_of(entry, phase)? + 1,
+    };
+    if target > record.entered {
+        return Err(Error::new(
+            Kind::Unknown,
+            format!(
+                "migration {} cannot be rolled back to a phase that it has not entered: it stands in {}; run_to goes forward",
+                entry.name(),
+                record
+                    .entered
+                    .checked_sub(1)
+                    .and_then(|at| entry.phases().get(at))
+                    .map_or("none", |info| info.name)
+            ),
+        ));
+    }
+    Ok(target)
+}
+
+impl Driver<'_> {
+    async fn back(&mut self, entry: &'static Entry, to: To<'_>, begun: Instant) -> Result<()> {
+        let name = entry.name();
+        let book = self.ledger.read(&self.session).await?;
+        let record = self.ledger.listed(book.record(name), name)?.clone();
+        unchanged(entry, &record)?;
+        let target = target(entry, &record, to)?;
+        let top = match record.moving {
+            Some(Direction::Forward) => record.entered + 1,
+            _ => record.entered,
+        };
+        if top > target {
+            self.refuse_back(entry, &record, &book, top, target).await?;
+            for entered in (target + 1..=top).rev() {
+                let phase = entry.phases().get(entered - 1).map_or("?", |info| info.name);
+                let span = tracing::info_span!(target: "phasewise", "phase", name = phase);
+                self.leave(entry, entered, target).instrument(span).await?;
+            }
+        }
+        let report = self.report.of(name);
+        report.phase =
+            target.checked_sub(1).and_then(|at| entry.phases().get(at)).map(|info| info.name.to_owned());
+        report.state = if top > target || record.paused { State::Paused } else { State::InProgress };
+        report.took = begun.elapsed();
+        Ok(())
+    }
+
+    /// Refuses, with nothing touched, what cannot be undone all the way.
+    async fn refuse_back(
+        &self,
+        entry: &'static Entry,
+        record: &Record,
+        book: &Book,
+        top: usize,
+        target: usize,
+    ) -> Result<()> {
+        for entered in (target + 1..=top).rev() {
+            self.stand(entry, record, book, entered, entered - 1)?;
+        }
+        let saved = self.ledger.saved(&self.session, entry.name()).await?;
+        let scope = &self.session.facts.scope;
+        for entered in (target + 1..=top).rev() {
+            let phase = entry.phases().get(entered - 1).map_or("?", |info| info.name);
+            match planning::rollback(&self.session, scope, entry, entered - 1, &saved).await {
+                Ok(Rollback::Irreversible(why)) => {
+                    return Err(Error::new(
+                        Kind::Irreversible,
+                        format!(
+                            "migration {}, phase {phase} cannot be undone: {}. Nothing was touched; write a new migration that goes forward",
+                            entry.name(),
+                            why.reason()
+                        ),
+                    ));
+                }
+                Ok(Rollback::Steps(_)) => {}
+                Err(error) if entered == top => return Err(error),
+                // Computed over a schema that later rollbacks will have changed: it is asked again in its turn.
+                Err(error) => {
+                    tracing::debug!(target: "phasewise", phase, %error, "its rollback cannot be computed yet")
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Rolls back the last of `entered` phases.
+    async fn leave(&mut self, entry: &'static Entry, entered: usize, target: usize) -> Result<()> {
+        let Some(info) = entry.phases().get(entered - 1) else { return Ok(()) };
+        let (migration, phase) = (entry.name(), info.name);
+        let begun = Instant::now();
+        let at = At { migration, phase, direction: Direction::Back };
+        let saved = self.ledger.saved(&self.session, migration).await?;
+        let scope = self.session.facts.scope.clone();
+        let steps = match planning::rollback(&self.session, &scope, entry, entered - 1, &saved).await? {
+            Rollback::Steps(steps) => steps,
+            Rollback::Irreversible(why) => {
+                return Err(Error::new(
+                    Kind::Irreversible,
+                    format!(
+                        "migration {migration}, phase {phase} cannot be undone: {}. The phases after it were rolled back; run_to goes forward again",
+                        why.reason()
+                    ),
+                ));
+            }
+        };
+
+        self.begin(self.own_timeouts()).await?;
+        let moved = self.turn(entry, entered, target).await;
+        self.finish(moved).await?;
+        tracing::info!(target: "phasewise", migration, phase, "rolling back");
+        self.migrator.tell(&Event::PhaseRollingBack { migration, phase });
+
+        self.run_steps(at, &steps).await?;
+
+        let took = begun.elapsed();
+        self.begin(self.own_timeouts()).await?;
+        let arrived = self.ledger.arrive(&self.session, at, entered - 1, took.as_secs_f64()).await;
+        self.finish(arrived).await?;
+        self.report.of(migration).left.push(phase.to_owned());
+        tracing::info!(target: "phasewise", migration, phase, "rolled back");
+        self.migrator.tell(&Event::PhaseRolledBack { migration, phase, took });
+        Ok(())
+    }
+
+    /// Says in the ledger that a phase is being rolled back, and that the migration is held.
+    async fn turn(&self, entry: &Entry, entered: usize, target: usize) -> Result<()> {
+        let name = entry.name();
+        self.ledger.lock(&self.session, name, "UPDATE").await?;
+        let book = self.ledger.read(&self.session).await?;
+        let record = self.ledger.listed(book.record(name), name)?;
+        let resumed = record.entered == entered && record.moving == Some(Direction::Back);
+        if !resumed {
+            self.stand(entry, record, &book, entered, entered - 1)?;
+            self.ledger.set_moving(&self.session, name, entered, Direction::Back).await?;
+        }
+        self.ledger.set_paused(&self.session, name, true).await?;
+        // They vouched for a fleet that the way back has to send away again.
+        for info in entry.phases().iter().skip(target.saturating_sub(1)) {
+            self.ledger.withdraw(&self.session, name, info.name).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What a person says of a migration: short transactions, without the lease.
+impl Migrator {
+    pub(super) async fn vouch(&self, name: &str, phase: &str) -> Result<()> {
+        let entry = self.entry(name)?;
+        let index = phase_of(entry, phase)?;
+        let Some(release) = entry.phases().get(index).and_then(|info| info.gate.release()) else {
+            let deploys: Vec<_> = entry
+                .phases()
+                .iter()
+                .filter(|info| info.gate.release().is_some())
+                .map(|info| info.name)
+                .collect();
+            return Err(Error::new(
+                Kind::GateClosed,
+                format!(
+                    "phase {phase} of migration {name} is no deploy phase: it waits for nobody. Deploy phases are {}",
+                    super::settings::or_none(&deploys)
+                ),
+            ));
+        };
+        let look = self.look().await?;
+        look.ledger.listed(look.book.record(name), name)?;
+        look.conn.send("begin", "BEGIN").await?;
+        let vouched = self.vouch_locked(&look, entry, index, release).await;
+        finish(&look.conn, vouched).await
+    }
+
+    async fn vouch_locked(&self, look: &Look, entry: &Entry, index: usize, release: u16) -> Result<()> {
+        let name = entry.name();
+        look.ledger.lock(&look.conn, name, "UPDATE").await?;
+        let book = look.ledger.read(&look.conn).await?;
+        let record = look.ledger.listed(book.record(name), name)?;
+        unchanged(entry, record)?;
+        let phase = entry.phases().get(index).map_or("?", |info| info.name);
+        let passed = record.entered > index + 1
+            || record.entered == index + 1 && record.moving == Some(Direction::Forward);
+        let here = record.entered == index + 1 && record.moving.is_none();
+        if passed && record.moving != Some(Direction::Back) {
+            return Ok(());
+        }
+        if !here {
+            let standing = record.entered.checked_sub(1).and_then(|at| entry.phases().get(at));
+            return Err(Error::new(
+                Kind::GateClosed,
+                format!(
+                    "phase {phase} of migration {name} cannot be confirmed: the schema stands in {}{}. Confirm it once it stands in {phase}",
+                    standing.map_or("no phase yet", |info| info.name),
+                    match record.moving {
+                        None => "",
+                        Some(Direction::Forward) => ", on the way to the next",
+                        Some(Direction::Back) => ", which is being rolled back",
+                    }
+                ),
+            ));
+        }
+        if let Some(instance) = book.instances.iter().find(|instance| instance.release(name) < release) {
+            return Err(Error::new(
+                Kind::GateClosed,
+                format!(
+                    "phase {phase} of migration {name} waits for release {release}, and instance {} of {} is registered with release {}: stop it or deploy it, then confirm",
+                    instance.id,
+                    instance.service,
+                    instance.release(name)
+                ),
+            ));
+        }
+        look.ledger.confirm(&look.conn, name, phase).await
+    }
+
+    pub(super) async fn hold(&self, name: &str, paused: bool) -> Result<()> {
+        let mut look = self.look().await?;
+        match self.migrations.get(name) {
+            Some(entry) => {
+                if look.book.record(name).is_none() {
+                    self.found(&mut look).await?;
+                    look.ledger.put(&look.conn, entry).await?;
+                }
+            }
+            // One that only the ledger knows may be held all the same.
+            None if look.book.record(name).is_some() => {}
+            None => {
+                self.entry(name)?;
+            }
+        }
+        look.ledger.set_paused(&look.conn, name, paused).await
+    }
+
+    pub(super) async fn accept(&self, name: &str) -> Result<()> {
+        let entry = self.entry(name)?;
+        let look = self.look().await?;
+        look.ledger.listed(look.book.record(name), name)?;
+        look.conn.send("begin", "BEGIN").await?;
+        let accepted = async {
+            look.ledger.lock(&look.conn, name, "UPDATE").await?;
+            let book = look.ledger.read(&look.conn).await?;
+            let record = look.ledger.listed(book.record(name), name)?;
+            let reached = record.entered + usize::from(record.moving == Some(Direction::Forward));
+            let same = record.phases.iter().take(reached).map(|place| place.name.as_str());
+            if !same.eq(entry.phases().iter().take(reached).map(|info| info.name))
+                || record.done() && entry.phases().len() != record.phases.len()
+            {
+                return Err(Error::new(
+                    Kind::Changed,
+                    format!(
+                        "migration {name} cannot take this build's definition: its phases, as far as it has gone, were {}, and are now {}. Roll it back with the old build first, or write a new migration",
+                        record.phases.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "),
+                        entry.phases().iter().map(|p| p.name).collect::<Vec<_>>().join(", "),
+                    ),
+                ));
+            }
+            look.ledger.accept(&look.conn, entry).await
+        }
+        .await;
+        finish(&look.conn, accepted).await?;
+        tracing::warn!(target: "phasewise", migration = name, "an edited definition was accepted");
+        Ok(())
+    }
+
+    /// Where everything stands.
+    pub(super) async fn standing(&self) -> Result<super::status::Status> {
+        let look = self.look().await?;
+        Ok(self.describe(&look, Goal::Open))
+    }
+}

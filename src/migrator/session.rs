@@ -1,0 +1,149 @@
+//! The driver's session: one connection, set once, known to reach one backend.
+
+use std::ops::Deref;
+use std::time::Duration;
+
+use super::connect::{Conn, Sql as _, get, text};
+use super::settings::Migrator;
+use super::snapshot::Scope;
+use crate::error::{Error, Kind, Result};
+use crate::ident::quote;
+
+const OLDEST: i32 = 140_000;
+
+/// What a connection says of itself, before anything is set.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) scope: Scope,
+    pub(super) role: String,
+    pub(super) database: String,
+    /// The version of the ledger; `None` where there is no ledger.
+    pub(super) has_ledger: bool,
+    pub(super) has_ledger_schema: bool,
+    deadlock_timeout: Duration,
+}
+
+impl Facts {
+    pub(super) async fn read(conn: &Conn, migrator: &Migrator) -> Result<Self> {
+        let rows = conn
+            .ask(
+                "SELECT current_setting('server_version_num')::int4 AS version,
+                        current_schema()::text AS schema,
+                        current_user::text AS role,
+                        current_database()::text AS database,
+                        (SELECT setting::int8 FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout') AS deadlock,
+                        EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1) AS has_schema,
+                        EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                                 WHERE n.nspname = $1 AND c.relname = 'ledger') AS has_ledger",
+                &[text(&migrator.ledger_schema)],
+            )
+            .await?;
+        let row = rows
+            .first()
+            .ok_or_else(|| Error::new(Kind::Connection, "the server answered nothing; try again"))?;
+        let version: i32 = get(row, "version")?;
+        if version < OLDEST {
+            return Err(Error::new(
+                Kind::ServerTooOld,
+                format!(
+                    "the server is Postgres {}.{}; phasewise needs 14 or newer: upgrade the server first",
+                    version / 10_000,
+                    if version < 100_000 { version / 100 % 100 } else { version % 10_000 },
+                ),
+            ));
+        }
+        let current: Option<String> = get(row, "schema")?;
+        let schema = migrator.schema.clone().or(current).unwrap_or_else(|| "public".to_owned());
+        let deadlock: Option<i64> = get(row, "deadlock")?;
+        Ok(Self {
+            scope: Scope { schema, ledger_schema: migrator.ledger_schema.clone() },
+            role: get(row, "role")?,
+            database: get(row, "database")?,
+            has_ledger: get(row, "has_ledger")?,
+            has_ledger_schema: get(row, "has_schema")?,
+            deadlock_timeout: Duration::from_millis(
+                u64::try_from(deadlock.unwrap_or(1_000)).unwrap_or(1_000),
+            ),
+        })
+    }
+}
+
+/// The session that steps run on.
+#[derive(Debug)]
+pub(super) struct Session {
+    conn: Conn,
+    pub(super) facts: Facts,
+    pub(super) pid: i32,
+    mark: String,
+}
+
+impl Deref for Session {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        &self.conn
+    }
+}
+
+impl Session {
+    /// Sets the session up for steps, and finds out whether a pooler stands in between.
+    pub(super) async fn new(conn: Conn, facts: Facts) -> Result<Self> {
+        let mark = format!("{:016x}", fastrand::u64(..));
+        let path = format!("{}, pg_temp", quote(&facts.scope.schema));
+        let set = "SELECT set_config('search_path', $1, false),
+                          set_config('phasewise.session', $2, false),
+                          set_config('application_name', 'phasewise', false),
+                          set_config('TimeZone', 'UTC', false),
+                          set_config('DateStyle', 'ISO, MDY', false),
+                          set_config('IntervalStyle', 'postgres', false),
+                          set_config('client_min_messages', 'warning', false),
+                          set_config('lock_timeout', '0', false),
+                          set_config('statement_timeout', '0', false),
+                          set_config('idle_in_transaction_session_timeout', '0', false),
+                          set_config('default_transaction_isolation', 'read committed', false),
+                          set_config('default_transaction_read_only', 'off', false),
+                          set_config('row_security', 'off', false),
+                          set_config('quote_all_identifiers', 'off', false),
+                          pg_backend_pid() AS pid";
+        let rows = conn.ask(set, &[text(&path), text(&mark)]).await?;
+        let pid = match rows.first() {
+            Some(row) => get(row, "pid")?,
+            None => return Err(Error::new(Kind::Connection, "the server answered nothing; try again")),
+        };
+        // Not every platform has it; without it an abandoned statement ends with its own work.
+        if let Err(error) =
+            conn.send("connection check", "SET client_connection_check_interval = '500ms'").await
+        {
+            tracing::debug!(target: "phasewise", %error, "no connection check");
+        }
+        let session = Self { conn: conn.armed(true), facts, pid, mark };
+        let rows = session
+            .ask("SELECT pg_backend_pid() AS pid, current_setting('phasewise.session', true) AS mark", &[])
+            .await?;
+        if let Some(row) = rows.first() {
+            session.same(get(row, "pid")?, get(row, "mark")?)?;
+        }
+        Ok(session)
+    }
+
+    /// Nothing runs on it any more.
+    pub(super) fn close(self) {
+        drop(self.conn.armed(false));
+    }
+
+    /// Whether a statement still reached the backend that was set up.
+    pub(super) fn same(&self, pid: i32, mark: Option<&str>) -> Result<()> {
+        if pid == self.pid && mark == Some(&self.mark) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Connection,
+            "the connection goes through a pooler in transaction mode: its backend or its settings changed between two statements. Give the migrator a direct URL to the server (or session mode): CREATE INDEX CONCURRENTLY and lock timeouts need one session",
+        ))
+    }
+
+    /// Long enough for autovacuum to notice that somebody waits for it, and to yield.
+    pub(super) fn patience(&self) -> Duration {
+        self.facts.deadlock_timeout + Duration::from_millis(500)
+    }
+}

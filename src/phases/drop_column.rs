@@ -1,0 +1,285 @@
+//! The phases of [`DropColumn`](crate::DropColumn).
+
+use std::time::Duration;
+
+use crate::catalog::{ConstraintKind, Portrait, Question, ReplicaIdentity, Table};
+use crate::error::{Error, Kind, Result};
+use crate::expr::Expr;
+use crate::ident::{Ident, TableName};
+use crate::phase::{Context, Gate, Irreversible, Phase, Rollback, Window};
+use crate::step::{Batches, Step, Work};
+use crate::steps::archive::{Archive, key_without};
+use crate::steps::{column, parked, portrait, trial};
+
+const RELAXED: &str = "drop_column.not_null";
+const PORTRAIT: &str = "drop_column.portrait";
+const ARCHIVE: &str = "drop_column.archive";
+
+/// A column to drop, as its user describes it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DropSpec {
+    pub(crate) table: TableName,
+    pub(crate) name: Ident,
+    pub(crate) restore_with: Option<Expr>,
+    pub(crate) soak: Option<Duration>,
+}
+
+impl DropSpec {
+    /// Refuses what would block the drop, or could not be rebuilt after it.
+    pub(crate) fn refuse(&self, cx: &Context<'_>, table: &Table) -> Result<()> {
+        let name = self.name.as_str();
+        let found = table.column(name)?;
+        let refuse = |why: String| {
+            Err(Error::new(
+                Kind::Unsupported,
+                format!("column {} of table {} cannot be dropped: {why}", found.sql(), table.sql()),
+            ))
+        };
+        if found.generated.is_some() {
+            return refuse("it is generated, so that its values cannot be put back; use RunSql".into());
+        }
+        if found.identity.is_some() {
+            return refuse("it is an identity column; make it a plain one first (ALTER COLUMN … DROP IDENTITY, by RunSql)".into());
+        }
+        if table.partition_key.iter().any(|key| key == name) {
+            return refuse("the table is partitioned by it; move the rows to a new table".into());
+        }
+        if let Some(dependent) = table.dependents.iter().find(|found| found.column.as_deref() == Some(name)) {
+            return refuse(format!(
+                "{} reads it; change that first, so that it does without",
+                dependent.object
+            ));
+        }
+        if let Some(trigger) =
+            table.triggers.iter().find(|found| found.columns.iter().any(|used| used == name))
+        {
+            return refuse(format!(
+                "trigger \"{}\" names it in UPDATE OF or WHEN; change the trigger first",
+                trigger.name
+            ));
+        }
+        let hanging = Portrait::of(table, name)?;
+        if let Some(key) = hanging.incoming.first() {
+            return refuse(format!(
+                "foreign key \"{}\" of {} refers to it; drop that first",
+                key.name,
+                key.table_sql()
+            ));
+        }
+        if let ReplicaIdentity::Index(index) = &table.replica_identity
+            && hanging.indexes.iter().chain(&hanging.backing).any(|found| found.name == *index)
+        {
+            return refuse(format!(
+                "the replica identity, index \"{index}\", uses it; choose another one first"
+            ));
+        }
+        for constraint in &hanging.constraints {
+            let named = &constraint.name;
+            match constraint.kind {
+                ConstraintKind::Primary => {
+                    return refuse(format!("it is part of the primary key \"{named}\""));
+                }
+                ConstraintKind::Exclude => {
+                    return refuse(format!(
+                        "constraint \"{named}\" (EXCLUDE) would go with it, and cannot be built again without a lock; drop the constraint first"
+                    ));
+                }
+                ConstraintKind::Unique if table.is_partitioned() => {
+                    return refuse(format!(
+                        "constraint \"{named}\" (UNIQUE) would go with it, and cannot be built again on a partitioned table without a lock; drop the constraint first"
+                    ));
+                }
+                _ => {}
+            }
+        }
+        let blocked = |partitioned: bool| partitioned && cx.snapshot.server_version < 180_000;
+        if let Some(key) = hanging.outgoing.iter().find(|key| blocked(key.partitioned)) {
+            return refuse(format!(
+                "foreign key \"{}\" would go with it, and cannot be built again on a partitioned table without a lock before Postgres 18; drop it first",
+                key.name
+            ));
+        }
+        if found.not_null && self.restore_with.is_none() && found.default.is_none() {
+            return Err(Error::new(
+                Kind::Definition,
+                format!(
+                    "column {} of table {} is NOT NULL without a default, and rows that are written without it could not be rolled back: add .restore_with(\"…\"), the value that such rows get",
+                    found.sql(),
+                    table.sql()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    fn is_there<'a>(&self, cx: &Context<'a>) -> Result<(&'a Table, bool)> {
+        let table = cx.snapshot.table(self.table)?;
+        Ok((table, table.find(self.name.as_str()).is_some()))
+    }
+}
+
+/// The fleet stops reading the column, and goes on writing it: release 1.
+///
+/// Nothing happens in the database; reverting the deploy is the rollback.
+#[derive(Clone, Copy, Debug)]
+pub struct StopReads;
+
+impl Phase for StopReads {
+    const NAME: &'static str = "StopReads";
+    const WINDOW: Window = Window::new(0, 1);
+    const GATE: Gate = Gate::fleet(1);
+
+    fn enter(&self, _: &Context<'_>) -> Result<Vec<Step>> {
+        Ok(Vec::new())
+    }
+
+    fn rollback(&self, _: &Context<'_>) -> Result<Rollback> {
+        Ok(Rollback::NOTHING)
+    }
+}
+
+/// The column may be null, so that the fleet can stop writing it: release 2. Then it soaks.
+///
+/// Rolled back by filling what was written without it, and making it NOT NULL again, if it was.
+#[derive(Clone, Copy, Debug)]
+pub struct StopWrites {
+    pub(crate) spec: DropSpec,
+}
+
+impl Phase for StopWrites {
+    const NAME: &'static str = "StopWrites";
+    const WINDOW: Window = Window::new(1, 2);
+    const GATE: Gate = Gate::fleet(2).and_soak().and_unreferenced();
+
+    fn questions(&self, cx: &Context<'_>) -> Result<Vec<Question>> {
+        let (table, there) = self.spec.is_there(cx)?;
+        let expr = self.spec.restore_with.filter(|_| there);
+        let name = self.spec.name.as_str();
+        Ok(expr.map(|expr| trial::expr_question(&table.sql(), &expr, name, None)).into_iter().collect())
+    }
+
+    fn enter(&self, cx: &Context<'_>) -> Result<Vec<Step>> {
+        let table = cx.snapshot.table(self.spec.table)?;
+        let name = self.spec.name.as_str();
+        let found = table.column(name)?;
+        if let Some(expr) = &self.spec.restore_with {
+            trial::expr_answer(cx, &table.sql(), expr, name)?;
+        }
+        if !found.not_null {
+            return Ok(Vec::new());
+        }
+        Ok(vec![Step::save(RELAXED, serde_json::Value::Bool(true)), column::drop_not_null(table, name)])
+    }
+
+    fn rollback(&self, cx: &Context<'_>) -> Result<Rollback> {
+        let table = cx.snapshot.table(self.spec.table)?;
+        let name = self.spec.name.as_str();
+        // Before it begins, a plan shows what the rollback would be.
+        let relaxed = match cx.saved::<bool>(RELAXED)? {
+            Some(relaxed) => relaxed,
+            None => table.find(name).is_some_and(|found| found.not_null),
+        };
+        if !relaxed {
+            return Ok(Rollback::NOTHING);
+        }
+        let quoted = self.spec.name.quoted();
+        let value = self.spec.restore_with.map_or_else(|| "DEFAULT".to_owned(), |expr| expr.over("t"));
+        let null = format!("t.{quoted} IS NULL");
+        let fill = Batches {
+            schema: table.schema.clone(),
+            table: table.name.clone(),
+            work: Work::Update { set: format!("{quoted} = {value}"), from: None },
+            condition: null.clone(),
+            verify: null,
+            keys: key_without(table, name)
+                .map(|keys| keys.into_iter().map(str::to_owned).collect())
+                .unwrap_or_default(),
+            marker: None,
+        };
+        let mut steps = vec![Step::batches(format!("fill column {quoted} where it is null"), fill)];
+        steps.extend(column::set_not_null(table, name, cx.snapshot.server_version));
+        Ok(Rollback::Steps(steps))
+    }
+
+    fn soak(&self) -> Option<Duration> {
+        self.spec.soak
+    }
+}
+
+/// Archives the values, drops one by one what hangs on the column, and then the column.
+///
+/// Rolled back by adding it again, with its values from the archive and all that hung on it. Rows that were written
+/// since are null there. Irreversible on a table without a key, since an archived value would not find its row.
+#[derive(Clone, Copy, Debug)]
+pub struct Drop {
+    pub(crate) spec: DropSpec,
+}
+
+impl Phase for Drop {
+    const NAME: &'static str = "Drop";
+    const WINDOW: Window = Window::new(2, 2);
+
+    fn enter(&self, cx: &Context<'_>) -> Result<Vec<Step>> {
+        let (table, there) = self.spec.is_there(cx)?;
+        if !there {
+            return Ok(Vec::new());
+        }
+        let name = self.spec.name.as_str();
+        let hanging = Portrait::of(table, name)?;
+        let mut steps = vec![Step::save(PORTRAIT, json(&hanging)?)];
+        if let Some(archive) = Archive::of(cx, table, &hanging.column) {
+            steps.push(Step::save(ARCHIVE, json(&archive)?));
+            steps.extend(archive.store());
+        }
+        steps.extend(portrait::free(table, &hanging));
+        steps.extend(hanging.column.sequence.as_ref().map(|sequence| parked::park(cx, sequence)));
+        steps.push(column::drop(table, name));
+        Ok(steps)
+    }
+
+    fn rollback(&self, cx: &Context<'_>) -> Result<Rollback> {
+        let (table, there) = self.spec.is_there(cx)?;
+        let name = self.spec.name.as_str();
+        let (hanging, archive, begun) = match cx.saved::<Portrait>(PORTRAIT)? {
+            Some(hanging) => (hanging, cx.saved::<Archive>(ARCHIVE)?, true),
+            // Before it begins, a plan shows what the rollback would be.
+            None => {
+                let hanging = Portrait::of(table, name)?;
+                let archive = Archive::of(cx, table, &hanging.column);
+                (hanging, archive, false)
+            }
+        };
+        // Where the drop stopped half-way, the column and its values are still there.
+        if archive.is_none() && !(begun && there) {
+            return Ok(Rollback::Irreversible(Irreversible::because(format!(
+                "table {} has no key by which the dropped values of column {} would find their rows",
+                table.sql(),
+                self.spec.name.quoted()
+            ))));
+        }
+        let Portrait { column: old, .. } = &hanging;
+        let mut steps = vec![column::add(table, name, &old.data_type, old.collation.as_deref(), None)];
+        steps.extend(column::attributes(table, old, name));
+        if let Some(archive) = &archive {
+            steps.push(archive.create());
+            steps.push(archive.restore_nulls());
+        }
+        steps.extend(old.sequence.as_ref().map(|sequence| parked::unpark(cx, table, name, sequence)));
+        // Only now: a default that is there earlier would fill the rows in place of their archived values.
+        steps.extend(old.default.as_ref().map(|default| column::set_default(table, name, default)));
+        steps.extend(portrait::rebuild(table, &hanging));
+        steps.extend(archive.as_ref().map(Archive::forget));
+        Ok(Rollback::Steps(steps))
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(value).map_err(|error| {
+        Error::new(
+            Kind::Database,
+            format!(
+                "a definition cannot be saved ({error}): please report this, with the table's definition"
+            ),
+        )
+    })
+}
