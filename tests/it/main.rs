@@ -1,6 +1,9 @@
 //! Tests against real servers.
 
+mod exec;
 mod harness;
 mod locks;
 mod matrix;
+mod plan;
 mod server;
+mod ui;

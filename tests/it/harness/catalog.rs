@@ -44,7 +44,9 @@ const PARTS: &[&str] = &[
                JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
               WHERE d.classid = 'pg_class'::regclass AND d.objid = x.oid AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')))
        FROM pg_sequence s JOIN pg_class x ON x.oid = s.seqrelid JOIN pg_namespace n ON n.oid = x.relnamespace WHERE {mine} AND {own}",
-    "SELECT format('statistics %s target=%s comment=%s', pg_get_statisticsobjdef(x.oid), x.stxstattarget, obj_description(x.oid, 'pg_statistic_ext'))
+    "SELECT format('statistics %I.%I on %s columns=%s expressions=%s kinds=%s target=%s comment=%s', n.nspname, x.stxname, x.stxrelid::regclass,
+            (SELECT string_agg(a.attname, ',' ORDER BY a.attname) FROM pg_attribute a WHERE a.attrelid = x.stxrelid AND a.attnum = ANY (x.stxkeys)),
+            pg_get_expr(x.stxexprs, x.stxrelid), x.stxkind, x.stxstattarget, obj_description(x.oid, 'pg_statistic_ext'))
        FROM pg_statistic_ext x JOIN pg_namespace n ON n.oid = x.stxnamespace WHERE {mine}",
     "SELECT pg_get_functiondef(x.oid) FROM pg_proc x JOIN pg_namespace n ON n.oid = x.pronamespace
       WHERE {mine} AND {own} AND x.prokind IN ('f', 'p')",

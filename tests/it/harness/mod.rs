@@ -72,12 +72,16 @@ impl Stage {
 
     /// How many phases are entered.
     pub(crate) async fn at(&self) -> usize {
-        let status = self.migrator().status().await.expect("a status");
-        status.get(self.case.name()).map_or(0, |found| found.number)
+        if !one::<bool>(&self.client, "SELECT to_regclass('phasewise.migrations') IS NOT NULL").await {
+            return 0;
+        }
+        let entered: i64 = one(&self.client, "SELECT coalesce(sum(entered), 0) FROM phasewise.migrations").await;
+        usize::try_from(entered).expect("a number")
     }
 
     /// Forward until `number` phases are entered, with a person's word at each gate.
     pub(crate) async fn forward(&self, number: usize) {
+        // So that everything is looked at by a migrator that knows nothing of the last one.
         let migrator = self.migrator();
         for next in self.at().await + 1..=number {
             self.enter(&migrator, next).await;
@@ -151,8 +155,8 @@ macro_rules! cases {
             }
 
             #[tokio::test]
-            async fn twice() {
-                crate::harness::rounds::twice(&CASE).await;
+            async fn from_everywhere() {
+                crate::harness::rounds::from_everywhere(&CASE).await;
             }
 
             #[tokio::test]

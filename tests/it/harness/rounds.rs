@@ -42,7 +42,8 @@ fn filled(case: &Case, number: usize) -> bool {
     number == 0 || backfill.is_none_or(|at| number > at)
 }
 
-/// Forward, with a look at every phase; back one by one and forward again; back to the start from every phase.
+/// Forward, each phase twice as after a crash in its last moment, with a look at every phase; back one by one, each
+/// twice; forward again; back to the start at once, and to the end again.
 pub(crate) async fn back_and_forth(case: &'static Case) {
     let stage = Stage::set(case).await;
     let before = data::columns(&stage.client).await;
@@ -52,24 +53,30 @@ pub(crate) async fn back_and_forth(case: &'static Case) {
     let mut looks = vec![Look::at(&stage, &before).await];
     for number in 1..=last {
         stage.forward(number).await;
-        looks.push(Look::at(&stage, &before).await);
+        let look = Look::at(&stage, &before).await;
+        rewind(&stage, "entered = entered - 1, moving = 'forward'").await;
+        stage.enter(&stage.migrator(), number).await;
+        look.assert_same(&Look::at(&stage, &before).await, true, &format!("{} entered twice", name(number)));
+        looks.push(look);
     }
     for number in (0..last).rev() {
+        // What the ledger saved goes with the rollback's end; the crash came before that.
+        let client = &stage.client;
+        run(client, "DROP TABLE IF EXISTS pg_temp.kept").await;
+        run(client, "CREATE TEMP TABLE kept AS SELECT * FROM phasewise.saved").await;
         stage.back(number).await;
+        let look = Look::at(&stage, &before).await;
         let when = format!("back from {} to {}", name(number + 1), name(number));
-        looks[number].assert_same(&Look::at(&stage, &before).await, filled(case, number), &when);
+        looks[number].assert_same(&look, filled(case, number), &when);
+        run(client, "INSERT INTO phasewise.saved SELECT * FROM kept ON CONFLICT DO NOTHING").await;
+        rewind(&stage, "entered = entered + 1, moving = 'back'").await;
+        stage.back(number).await;
+        look.assert_same(&Look::at(&stage, &before).await, true, &format!("{when}, twice"));
     }
     for number in 1..=last {
         stage.forward(number).await;
         let when = format!("forward again to {}", name(number));
         looks[number].assert_same(&Look::at(&stage, &before).await, filled(case, number), &when);
-        if number == last {
-            break;
-        }
-        stage.back(0).await;
-        let when = format!("from {} to the start at once", name(number));
-        looks[0].assert_same(&Look::at(&stage, &before).await, true, &when);
-        stage.forward(number).await;
     }
     stage.back(0).await;
     looks[0].assert_same(&Look::at(&stage, &before).await, true, "from the end to the start at once");
@@ -77,36 +84,20 @@ pub(crate) async fn back_and_forth(case: &'static Case) {
     looks[last].assert_same(&Look::at(&stage, &before).await, true, "the end again");
 }
 
-/// Every phase is entered twice, as after a crash in its last moment.
-pub(crate) async fn twice(case: &'static Case) {
+async fn rewind(stage: &Stage, set: &str) {
+    let rewound = stage.client.execute(&format!("UPDATE phasewise.migrations SET {set}"), &[]).await;
+    assert_eq!(rewound.expect("a ledger that can be rewound"), 1);
+}
+
+/// From every phase to the start at once, and forward to the next one.
+pub(crate) async fn from_everywhere(case: &'static Case) {
     let stage = Stage::set(case).await;
     let before = data::columns(&stage.client).await;
-    let migrator = stage.migrator();
-    for number in 1..=case.phases().len() {
+    let start = Look::at(&stage, &before).await;
+    for number in 1..case.phases().len() {
         stage.forward(number).await;
-        let first = Look::at(&stage, &before).await;
-        let rewound = stage
-            .client
-            .execute("UPDATE phasewise.migrations SET entered = entered - 1, moving = 'forward'", &[])
-            .await
-            .expect("a rewound ledger");
-        assert_eq!(rewound, 1);
-        stage.enter(&migrator, number).await;
-        let when = format!("{} entered twice", case.phases()[number - 1].name);
-        first.assert_same(&Look::at(&stage, &before).await, true, &when);
-    }
-    for number in (0..case.phases().len()).rev() {
-        // What the ledger saved goes with the rollback's end; the crash came before that.
-        let client = &stage.client;
-        run(client, "CREATE TEMP TABLE IF NOT EXISTS kept (LIKE phasewise.saved)").await;
-        run(client, "TRUNCATE kept").await;
-        run(client, "INSERT INTO kept SELECT * FROM phasewise.saved").await;
-        stage.back(number).await;
-        let first = Look::at(&stage, &before).await;
-        run(client, "INSERT INTO phasewise.saved SELECT * FROM kept ON CONFLICT DO NOTHING").await;
-        run(client, "UPDATE phasewise.migrations SET entered = entered + 1, moving = 'back'").await;
-        stage.back(number).await;
-        let when = format!("{} rolled back twice", case.phases()[number].name);
-        first.assert_same(&Look::at(&stage, &before).await, true, &when);
+        stage.back(0).await;
+        let when = format!("from {} to the start at once", case.phases()[number - 1].name);
+        start.assert_same(&Look::at(&stage, &before).await, true, &when);
     }
 }
