@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::future::join3;
+use futures_util::future::{join, join3};
 use tokio::time::sleep;
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
@@ -222,20 +222,18 @@ impl Driver<'_> {
         let marker = walk.batches.marker.map_or("", |marker| marker.value());
         let until = (cursor.page + PAGES).min(cursor.pages);
         // Physical order, whatever the plan: no synchronized scan that starts in the middle, no parallel workers.
-        self.session
-            .ask(
-                "SELECT set_config('phasewise.backfill', $1, true), set_config('synchronize_seqscans', 'off', true),
-                        set_config('max_parallel_workers_per_gather', '0', true)",
-                &[text(&marker)],
-            )
-            .await?;
+        let settings = "SELECT set_config('phasewise.backfill', $1, true), set_config('synchronize_seqscans', 'off', true),
+                               set_config('max_parallel_workers_per_gather', '0', true)";
         let sql = format!(
             "SELECT count(*) AS rows, max(ctid)::text AS last FROM (
                 SELECT ctid FROM ONLY {} WHERE ctid > '({},{})'::tid AND ctid < '({until},0)'::tid LIMIT {size}
              ) b",
             leaf.sql, cursor.page, cursor.item
         );
-        let rows = self.session.ask(&sql, &[]).await?;
+        let marked = [text(&marker)];
+        let (set, rows) = join(self.session.ask(settings, &marked), self.session.ask(&sql, &[])).await;
+        set?;
+        let rows = rows?;
         let (mut count, mut last) = (0_i64, None::<String>);
         if let Some(row) = rows.first() {
             (count, last) = (get(row, "rows")?, get(row, "last")?);

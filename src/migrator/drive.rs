@@ -158,6 +158,8 @@ impl Migrator {
         monitor: &Arc<Monitor>,
         work: Option<(Goal<'_>, bool)>,
     ) -> Result<Option<Lease>> {
+        // Opened first: a pool without a connection to spare must not let the lease expire.
+        monitor.conn().await?;
         let begun = Instant::now();
         let mut first = true;
         loop {
