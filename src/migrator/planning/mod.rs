@@ -12,7 +12,7 @@ use crate::ident::{TableName, quote};
 use crate::migration::Entry;
 use crate::phase::{Context, DynPhase, Rollback};
 use crate::plan::{Plan, PlannedMigration, PlannedPhase, PlannedRollback, Steps};
-use crate::step::{Action, Step};
+use crate::step::{Action, Probe, Step};
 
 /// What the ledger has saved for a migration, by key.
 pub(crate) type Saved = BTreeMap<String, serde_json::Value>;
@@ -73,6 +73,7 @@ pub(crate) async fn plan(client: &Client, scope: &Scope, standings: &[Standing])
         }
         let touches = entry.touches();
         let earlier = before.iter().find(|(_, other)| other.overlaps(&touches, &scope.schema));
+        let mut warnings = Vec::new();
         let outlooks = match earlier {
             Some((name, other)) => {
                 let because = waits_for(name, other, &touches, scope);
@@ -81,7 +82,11 @@ pub(crate) async fn plan(client: &Client, scope: &Scope, standings: &[Standing])
             None => {
                 let snapshot = load(client, scope, entry).await?;
                 if *entered == 0 {
-                    unbegun(client, entry, snapshot, saved).await?
+                    let warned = entry.warnings(&Context::new(&snapshot, entry.name(), saved));
+                    // The reasons to refuse come first.
+                    let outlooks = unbegun(client, entry, snapshot, saved).await?;
+                    warnings = warned?;
+                    outlooks
                 } else {
                     outlook(client, entry, snapshot, *entered, saved).await?
                 }
@@ -90,7 +95,7 @@ pub(crate) async fn plan(client: &Client, scope: &Scope, standings: &[Standing])
         let phases = outlooks.into_iter().zip(*entered..).map(|(outlook, index)| {
             PlannedPhase::new(phases[index], index + 1, phases.len(), outlook.steps, outlook.rollback)
         });
-        plan.migrations.push(PlannedMigration::new(entry.name(), phases.collect()));
+        plan.migrations.push(PlannedMigration::new(entry.name(), phases.collect()).warning(warnings));
         before.push((entry.name(), touches));
     }
     Ok(plan)
@@ -152,14 +157,17 @@ async fn outlook(
 
     let mut saved = saved.clone();
     let mut outlooks = Vec::new();
+    let (mut forth, mut back) = (Vec::new(), Vec::new());
     for (index, phase) in phases.iter().enumerate().skip(from) {
         if let Some(error) = unasked.remove(&index) {
             outlooks.push(Outlook::unknown(&not_yet(&error)));
             continue;
         }
         let mut builds_in = Vec::new();
+        let mut overtaken = false;
         let steps = match phase.enter(&Context::new(&snapshot, entry.name(), &saved)) {
-            Ok(steps) => {
+            Ok(mut steps) => {
+                overtaken = without(&mut steps, &forth);
                 for step in &steps {
                     match &step.action {
                         // As the ledger will do it: what is there already is kept.
@@ -170,7 +178,9 @@ async fn outlook(
                         _ => {}
                     }
                 }
-                Steps::known(&steps)
+                let planned = Steps::known(&steps);
+                forth.extend(steps);
+                planned
             }
             Err(error) if index > from && error.kind() == Kind::Missing => {
                 Steps::Unknown { because: not_yet(&error) }
@@ -178,7 +188,15 @@ async fn outlook(
             Err(error) => return Err(error),
         };
         let rollback = match phase.rollback(&Context::new(&snapshot, entry.name(), &saved)) {
-            Ok(Rollback::Steps(steps)) => PlannedRollback::steps(&steps),
+            Ok(Rollback::Steps(mut steps)) => {
+                // What an earlier phase takes away first is not there to be saved by this one.
+                if overtaken {
+                    without(&mut steps, &back);
+                }
+                let planned = PlannedRollback::steps(&steps);
+                back.extend(steps);
+                planned
+            }
             Ok(Rollback::Irreversible(why)) => {
                 PlannedRollback::Irreversible { reason: why.reason().to_owned() }
             }
@@ -194,6 +212,17 @@ async fn outlook(
         outlooks.push(Outlook { steps, rollback, builds_in });
     }
     Ok(outlooks)
+}
+
+/// Leaves out the steps that an earlier phase has among its own: a probe would find them done by then. Says whether
+/// there were any.
+fn without(steps: &mut Vec<Step>, earlier: &[Step]) -> bool {
+    let before = steps.len();
+    steps.retain(|step| {
+        let probed = matches!(step.probe, Probe::Sql(_));
+        !(probed && earlier.iter().any(|done| done.action == step.action && done.probe == step.probe))
+    });
+    steps.len() < before
 }
 
 fn not_yet(error: &Error) -> String {
