@@ -10,6 +10,7 @@ use futures_util::future::{join, join3};
 use tokio::time::sleep;
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
 
 use super::connect::{Sql as _, get, text};
 use super::driver::Driver;
@@ -70,7 +71,7 @@ impl Driver<'_> {
             if cursor.is_some() || pass > first || self.anything_to_do(batches).await {
                 self.pass(&mut walk, pass, &leaves, cursor.take()).await?;
             }
-            wrong = self.verify(at, batches).await?;
+            wrong = self.verify(at, batches, &leaves).await?;
             if wrong.is_empty() {
                 self.begin(self.own_timeouts()).await?;
                 let forgotten = self.ledger.forget_cursor(&self.session, at, id).await;
@@ -362,8 +363,8 @@ impl Driver<'_> {
     }
 
     /// The keys of some rows that are wrong, by one snapshot.
-    async fn verify(&self, at: At<'_>, batches: &Batches) -> Result<Vec<String>> {
-        self.outlive_older_transactions().await?;
+    async fn verify(&self, at: At<'_>, batches: &Batches, leaves: &[Leaf]) -> Result<Vec<String>> {
+        self.outlive_writers(leaves).await?;
         let key = if batches.keys.is_empty() {
             "format('%s %s', t.tableoid::regclass, t.ctid)".to_owned()
         } else {
@@ -391,23 +392,30 @@ impl Driver<'_> {
         rows.iter().map(|row| get(row, "key")).collect()
     }
 
-    /// A writer that began before the last batch may commit after it. Waits for such, where that is cheap: what it
-    /// still leaves wrong is found by the next phase's own verification.
-    async fn outlive_older_transactions(&self) -> Result<()> {
-        let head = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text AS head";
-        let rows = self.session.ask(head, &[]).await?;
-        let Some(row) = rows.first() else { return Ok(()) };
-        let head: String = get(row, "head")?;
+    /// A writer that wrote before the snapshot may commit after it. Waits a while for those there are; what one
+    /// that stays open still leaves wrong is found by the next verification.
+    async fn outlive_writers(&self, leaves: &[Leaf]) -> Result<()> {
+        let oids: Vec<String> = leaves.iter().map(|leaf| leaf.oid.to_string()).collect();
+        let sql = format!(
+            "SELECT coalesce(array_agg(DISTINCT l.virtualtransaction), '{{}}') AS writers FROM pg_catalog.pg_locks l
+              WHERE l.locktype = 'relation' AND l.relation IN ({}) AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+                AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+                AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+                AND ($1::text[] IS NULL OR l.virtualtransaction = ANY ($1))",
+            oids.join(", ")
+        );
         let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(1) {
-            let sql = "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= $1::text::xid8 AS over";
-            let rows = self.session.ask(sql, &[text(&head)]).await?;
-            if rows.first().map_or(Ok(true), |row| get(row, "over"))? {
-                break;
+        let mut known: Option<Vec<String>> = None;
+        loop {
+            let rows = self.session.ask(&sql, &[(&known, Type::TEXT_ARRAY)]).await?;
+            let Some(row) = rows.first() else { return Ok(()) };
+            let writers: Vec<String> = get(row, "writers")?;
+            if writers.is_empty() || begun.elapsed() > Duration::from_secs(5) {
+                return Ok(());
             }
+            known = Some(writers);
             sleep(Duration::from_millis(20)).await;
         }
-        Ok(())
     }
 }
 

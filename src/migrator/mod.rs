@@ -12,6 +12,7 @@ mod lease;
 mod ledger;
 mod locks;
 mod monitor;
+mod people;
 pub(crate) mod planning;
 mod policy;
 mod report;

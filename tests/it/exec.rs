@@ -711,3 +711,47 @@ async fn a_soak_is_counted_by_the_database() {
     client.batch_execute("UPDATE phasewise.confirmations SET at = at - interval '14 days'").await.unwrap();
     assert!(migrator.run().await.unwrap().is_complete());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_client_waits_longer_than_the_stall_budget() {
+    let (database, client) = with_rows(10).await;
+    let budget = Duration::from_millis(300);
+    // A reader that stays: ACCESS EXCLUSIVE queues behind it, and everybody else behind that.
+    client.batch_execute("BEGIN; SELECT * FROM t").await.unwrap();
+    let run = tokio::spawn({
+        let migrator = migrator(&database, &COPY).stall_budget(budget);
+        async move { migrator.run().await }
+    });
+    let other = database.connect().await.unwrap();
+    let begun = std::time::Instant::now();
+    let (mut worst, mut requests) = (Duration::ZERO, 0);
+    while begun.elapsed() < Duration::from_secs(4) {
+        let sent = std::time::Instant::now();
+        other.batch_execute("UPDATE t SET a = a WHERE id = 1").await.unwrap();
+        worst = worst.max(sent.elapsed());
+        requests += 1;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    client.batch_execute("COMMIT").await.unwrap();
+    run.await.unwrap().unwrap();
+    println!("{requests} requests, worst wait {} ms", worst.as_millis());
+    assert!(worst > budget / 3, "the lock was never tried for: {worst:?}");
+    assert!(worst < budget + Duration::from_millis(200), "{worst:?}");
+}
+
+#[tokio::test]
+async fn a_writer_that_is_still_open_is_waited_for() {
+    let (database, client) = with_rows(10).await;
+    let migrator = migrator(&database, &COPY);
+    migrator.run().await.unwrap();
+    migrator.confirm("copy", "Deploy").await.unwrap();
+    // Invisible to the batches, and wrong once it commits.
+    client.batch_execute("BEGIN; INSERT INTO t VALUES (11, 'row 11')").await.unwrap();
+    let run = tokio::spawn({
+        let migrator = migrator.clone();
+        async move { migrator.run_to("copy", "Fill").await }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(run.await.unwrap().unwrap().get("copy").unwrap().rows, 11);
+}
