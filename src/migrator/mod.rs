@@ -6,6 +6,7 @@ mod describe;
 mod drive;
 mod driver;
 mod events;
+mod forward;
 mod gates;
 mod index;
 mod lease;
@@ -25,6 +26,7 @@ mod status;
 mod steps;
 mod throttle;
 mod transaction;
+mod verification;
 
 pub use events::{Blocker, Event, Observer};
 pub use policy::BackfillPolicy;
