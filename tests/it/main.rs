@@ -1,5 +1,6 @@
 //! Tests against real servers.
 
 mod exec;
+mod round_trips;
 mod server;
 mod ui;
