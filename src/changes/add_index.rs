@@ -205,7 +205,8 @@ impl Change for AddIndex {
         }
         index::check_buildable(cx, table)?;
         if table.is_partitioned() && spec.unique {
-            for column in table.partition_key.iter().filter(|column| !spec.has_key(column)) {
+            let missing = table.partition_key.iter().find(|column| !spec.has_key(column));
+            if let Some(column) = missing {
                 return Err(Error::new(
                     Kind::Unsupported,
                     format!(

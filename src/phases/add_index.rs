@@ -115,6 +115,7 @@ impl IndexKey {
 pub(crate) const MAX_KEYS: usize = 32;
 
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a const cannot box")]
 pub(crate) enum Keys {
     Columns(&'static [&'static str]),
     Keys([Option<IndexKey>; MAX_KEYS]),
