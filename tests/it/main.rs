@@ -2,5 +2,6 @@
 
 mod exec;
 mod plan;
+mod round_trips;
 mod server;
 mod ui;
