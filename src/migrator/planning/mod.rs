@@ -80,7 +80,7 @@ pub(crate) async fn plan(client: &Client, scope: &Scope, standings: &[Standing])
                 phases[*entered..].iter().map(|_| Outlook::unknown(&because)).collect()
             }
             None => {
-                let snapshot = load(client, scope, entry).await?;
+                let mut snapshot = load(client, scope, entry).await?;
                 if *entered == 0 {
                     let warned = entry.warnings(&Context::new(&snapshot, entry.name(), saved));
                     // The reasons to refuse come first.
@@ -88,7 +88,8 @@ pub(crate) async fn plan(client: &Client, scope: &Scope, standings: &[Standing])
                     warnings = warned?;
                     outlooks
                 } else {
-                    outlook(client, entry, snapshot, *entered, saved).await?
+                    let unasked = ask_all(client, entry, &mut snapshot, *entered, saved).await?;
+                    outlook(entry, &snapshot, *entered, saved, unasked)?
                 }
             }
         };
@@ -119,33 +120,35 @@ impl Outlook {
 }
 
 /// Every phase of a migration that has not begun, or the reason why it must not.
-async fn unbegun(client: &Client, entry: &Entry, snapshot: Snapshot, saved: &Saved) -> Result<Vec<Outlook>> {
+async fn unbegun(
+    client: &Client,
+    entry: &Entry,
+    mut snapshot: Snapshot,
+    saved: &Saved,
+) -> Result<Vec<Outlook>> {
     fit(&snapshot, entry)?;
+    let unasked = ask_all(client, entry, &mut snapshot, 0, saved).await?;
     entry.check(&Context::new(&snapshot, entry.name(), saved))?;
-    let (schemas, role) = (snapshot.schemas.clone(), snapshot.role.clone());
-    let outlooks = outlook(client, entry, snapshot, 0, saved).await?;
+    let outlooks = outlook(entry, &snapshot, 0, saved, unasked)?;
     for schema in outlooks.iter().flat_map(|outlook| &outlook.builds_in) {
-        may_create(entry, &schemas, &role, schema)?;
+        may_create(entry, &snapshot.schemas, &snapshot.role, schema)?;
     }
     Ok(outlooks)
 }
 
-/// The phases from `from` on, computed from the catalog as it is.
-///
-/// A later phase may need what an earlier one makes, and is unknown then; what cannot be done for another reason
-/// is an error.
-async fn outlook(
+/// Puts the questions of the phases from `from` on. A later phase may need what an earlier one makes before it can
+/// ask; those are returned, by their index.
+async fn ask_all(
     client: &Client,
     entry: &Entry,
-    mut snapshot: Snapshot,
+    snapshot: &mut Snapshot,
     from: usize,
     saved: &Saved,
-) -> Result<Vec<Outlook>> {
-    let phases = entry.boxed_phases();
+) -> Result<BTreeMap<usize, Error>> {
     let mut questions: Vec<Question> = Vec::new();
-    let mut unasked: BTreeMap<usize, Error> = BTreeMap::new();
-    for (index, phase) in phases.iter().enumerate().skip(from) {
-        match phase.questions(&Context::new(&snapshot, entry.name(), saved)) {
+    let mut unasked = BTreeMap::new();
+    for (index, phase) in entry.boxed_phases().iter().enumerate().skip(from) {
+        match phase.questions(&Context::new(snapshot, entry.name(), saved)) {
             Ok(more) => questions.extend(more),
             Err(error) if index > from && error.kind() == Kind::Missing => {
                 unasked.insert(index, error);
@@ -154,7 +157,21 @@ async fn outlook(
         }
     }
     snapshot.answers = snapshot::ask(client, &questions).await?;
+    Ok(unasked)
+}
 
+/// The phases from `from` on, computed from the catalog as it is.
+///
+/// A later phase may need what an earlier one makes, and is unknown then; what cannot be done for another reason
+/// is an error.
+fn outlook(
+    entry: &Entry,
+    snapshot: &Snapshot,
+    from: usize,
+    saved: &Saved,
+    mut unasked: BTreeMap<usize, Error>,
+) -> Result<Vec<Outlook>> {
+    let phases = entry.boxed_phases();
     let mut saved = saved.clone();
     let mut outlooks = Vec::new();
     let (mut forth, mut back) = (Vec::new(), Vec::new());
@@ -165,7 +182,7 @@ async fn outlook(
         }
         let mut builds_in = Vec::new();
         let mut overtaken = false;
-        let steps = match phase.enter(&Context::new(&snapshot, entry.name(), &saved)) {
+        let steps = match phase.enter(&Context::new(snapshot, entry.name(), &saved)) {
             Ok(mut steps) => {
                 overtaken = without(&mut steps, &forth);
                 for step in &steps {
@@ -187,7 +204,7 @@ async fn outlook(
             }
             Err(error) => return Err(error),
         };
-        let rollback = match phase.rollback(&Context::new(&snapshot, entry.name(), &saved)) {
+        let rollback = match phase.rollback(&Context::new(snapshot, entry.name(), &saved)) {
             Ok(Rollback::Steps(mut steps)) => {
                 // What an earlier phase takes away first is not there to be saved by this one.
                 if overtaken {
