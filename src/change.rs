@@ -26,7 +26,8 @@ pub trait Change: Copy + Send + Sync + 'static {
     /// What it touches. Migrations in flight hold up later ones that touch the same.
     fn touches(&self) -> Touches;
 
-    /// Refuses, before the first phase and with nothing touched, what cannot be done safely.
+    /// Refuses, before the first phase and with nothing touched, what cannot be done safely. The answers to every
+    /// phase's questions are there.
     ///
     /// # Errors
     ///

@@ -148,6 +148,16 @@ const fn part(text: &'static str) -> (&'static str, Option<&'static str>) {
     (text, None)
 }
 
+/// Each of `names` is an identifier, and there is one.
+pub(crate) const fn check_names(names: &[&'static str]) {
+    assert!(!names.is_empty(), "a list of columns is empty: name at least one column");
+    let mut i = 0;
+    while i < names.len() {
+        let _ = Ident::new(names[i]);
+        i += 1;
+    }
+}
+
 /// `text[from..to]`, in const context. Only called on ASCII boundaries.
 pub(crate) const fn slice(bytes: &'static [u8], from: usize, to: usize) -> &'static str {
     let (head, _) = bytes.split_at(to);

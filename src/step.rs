@@ -260,8 +260,7 @@ impl Step {
     #[must_use]
     pub fn save(key: impl Into<String>, value: serde_json::Value) -> Self {
         let key = key.into();
-        Self::new(format!("save the definition of {key}"), Action::Save { key, value })
-            .probe(Probe::Repeatable)
+        Self::new(format!("save {key}"), Action::Save { key, value }).probe(Probe::Repeatable)
     }
 
     /// Declares a lock on `relation` (SQL, qualified).

@@ -84,6 +84,10 @@ pub struct ForeignKey {
     pub deferred: bool,
     /// Whether it has been validated.
     pub validated: bool,
+    /// Whether it is enforced at all (`NOT ENFORCED`: 18 and newer).
+    pub enforced: bool,
+    /// Whether its last column is a `PERIOD` (18 and newer).
+    pub period: bool,
     /// Whether it is inherited from a partitioned parent.
     pub inherited: bool,
     /// The comment.
@@ -95,12 +99,19 @@ impl ForeignKey {
     #[must_use]
     pub fn definition(&self) -> String {
         let list = |names: &[String]| names.iter().map(|name| quote(name)).collect::<Vec<_>>().join(", ");
+        let pairs = |names: &[String]| match names {
+            [before @ .., last] if self.period => {
+                let before = before.iter().map(|name| format!("{}, ", quote(name))).collect::<String>();
+                format!("{before}PERIOD {}", quote(last))
+            }
+            _ => list(names),
+        };
         let mut sql = format!(
             "FOREIGN KEY ({}) REFERENCES {}.{} ({})",
-            list(&self.columns),
+            pairs(&self.columns),
             quote(&self.ref_schema),
             quote(&self.ref_table),
-            list(&self.ref_columns)
+            pairs(&self.ref_columns)
         );
         if self.match_full {
             sql.push_str(" MATCH FULL");
@@ -119,6 +130,9 @@ impl ForeignKey {
         }
         if self.deferred {
             sql.push_str(" INITIALLY DEFERRED");
+        }
+        if !self.enforced {
+            sql.push_str(" NOT ENFORCED");
         }
         sql
     }

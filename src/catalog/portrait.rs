@@ -48,9 +48,8 @@ impl Portrait {
             constraints: table
                 .constraints
                 .iter()
-                .filter(|found| {
-                    matches!(found.kind, Check | Unique | Primary | Exclude) && named(&found.columns)
-                })
+                .filter(|found| matches!(found.kind, Check | Unique | Primary | Exclude))
+                .filter(|found| named(&found.columns) || behind(&found.name))
                 .cloned()
                 .collect(),
             backing,

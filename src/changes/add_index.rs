@@ -2,11 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::refuse;
 use crate::change::{Change, Touches};
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
-use crate::ident::{Ident, TableName, quote};
+use crate::ident::{Ident, TableName, check_names, quote};
 use crate::phase::Context;
 use crate::phases::add_index::{BuildConcurrently, IndexKey, IndexSpec, Keys};
 use crate::steps::index;
@@ -138,16 +137,6 @@ impl AddIndex {
     }
 }
 
-/// Each name is an identifier, and there is one.
-pub(crate) const fn check_names(names: &[&'static str]) {
-    assert!(!names.is_empty(), "a list of columns is empty: name at least one column");
-    let mut i = 0;
-    while i < names.len() {
-        let _ = Ident::new(names[i]);
-        i += 1;
-    }
-}
-
 impl Change for AddIndex {
     type Phases = (BuildConcurrently,);
 
@@ -188,7 +177,7 @@ impl Change for AddIndex {
 
     fn check(&self, cx: &Context<'_>) -> Result<()> {
         let spec = &self.spec;
-        let table = refuse::indexable(cx, spec.table)?;
+        let table = cx.snapshot.table(spec.table)?;
         let name = spec.name.quoted();
         if matches!(spec.keys, Keys::Columns([])) {
             return Err(Error::new(

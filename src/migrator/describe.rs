@@ -4,6 +4,7 @@ use super::drive::Look;
 use super::gates::{Goal, Next};
 use super::ledger::{Book, Record};
 use super::planning::{self, Standing};
+use super::session::Session;
 use super::settings::Migrator;
 use super::status::{BackfillStatus, Confirmation, MigrationStatus, State, Status};
 use crate::error::Result;
@@ -38,19 +39,24 @@ impl Migrator {
     pub(super) async fn make_plan(&self) -> Result<Plan> {
         let look = self.look().await?;
         self.judge(&look, Goal::Open).unchanged()?;
+        // Under the driver's own settings, so that definitions read as they will when it runs.
+        let Look { conn, facts, ledger, book } = look;
+        let session = Session::new(conn, facts).await?;
         let mut standings = Vec::new();
         for entry in self.migrations.iter() {
-            let record = look.book.record(entry.name());
+            let record = book.record(entry.name());
             if record.is_some_and(Record::done) {
                 continue;
             }
             let saved = match record {
-                Some(_) => look.ledger.saved(&look.conn, entry.name()).await?,
+                Some(_) => ledger.saved(&session, entry.name()).await?,
                 None => planning::Saved::new(),
             };
             standings.push(Standing { entry, entered: record.map_or(0, |record| record.entered), saved });
         }
-        planning::plan(&look.conn, &look.facts.scope, &standings).await
+        let plan = planning::plan(&session, &session.facts.scope, &standings).await;
+        session.close();
+        plan
     }
 }
 

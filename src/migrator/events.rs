@@ -11,8 +11,7 @@ use crate::step::Step;
 
 /// Hears what the migrator does: a progress bar, metrics, a log.
 ///
-/// It is called between statements, never while a lock on a table is held for longer than the statement itself,
-/// and should return quickly. A panic in it is caught and logged. Closures are observers.
+/// It is called between transactions, never inside one, and should return quickly. A panic in it is caught and logged. Closures are observers.
 pub trait Observer: Send + Sync {
     /// Something happened.
     fn event(&self, event: &Event<'_>);

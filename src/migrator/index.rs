@@ -13,7 +13,7 @@ use tokio_postgres::error::SqlState;
 use super::connect::{Sql as _, get, text};
 use super::driver::Driver;
 use super::ledger::At;
-use super::locks::{Tries, is_transient};
+use super::locks::Tries;
 use super::steps::Outcome;
 use super::transaction::{Timeouts, doing};
 use crate::error::{Error, Kind, Result};
@@ -41,7 +41,7 @@ fn prefix(name: &str) -> String {
 impl Driver<'_> {
     pub(super) async fn build_index(&self, at: At<'_>, step: &Step, build: &BuildIndex) -> Result<Outcome> {
         let temporary = format!("{}{}", prefix(&build.name), self.lease.token);
-        let mut tries = Tries::new(self.migrator, &step.summary);
+        let mut tries = Tries::new(self.migrator, &step.summary).untimed();
         let mut ran = false;
         loop {
             // First what earlier tries left: never accept it, never collide with it.
@@ -100,15 +100,15 @@ impl Driver<'_> {
                     self.give_name(at, build, &temporary).await?;
                     return Ok(Outcome { ran, rows: 0 });
                 }
-                Err(error) if is_transient(&error) => self.again(&mut tries, at, error).await?,
                 Err(error) => {
+                    let Err(error) = self.again(&mut tries, at, error).await else { continue };
                     // Not valid, and yet maintained by every write: worth one try to be rid of it now.
-                    if error.kind() != Kind::Connection {
+                    if error.kind() != Kind::Connection && error.kind() != Kind::LeaseLost {
                         if let Err(left) = self.drop_remnant(at, &build.schema, &temporary).await {
                             tracing::warn!(target: "phasewise", error = %left, "an invalid index was left; the next run drops it");
                         }
                     }
-                    return Err(self.not_built(at, build, error));
+                    return Err(not_built(at, build, error));
                 }
             }
         }
@@ -264,23 +264,24 @@ impl Driver<'_> {
             }
         }
     }
+}
 
-    fn not_built(&self, at: At<'_>, build: &BuildIndex, error: Error) -> Error {
-        if error.code() != Some(&SqlState::UNIQUE_VIOLATION) {
-            return error;
-        }
-        Error::new(
-            Kind::Database,
-            format!(
-                "{error}. Unique index {} cannot be built while rows of {}.{} share a key: remove or change the duplicates, then run again; migration {} resumes here",
-                quote(&build.name),
-                quote(&build.schema),
-                quote(&build.table),
-                at.migration
-            ),
-        )
-        .with_source(error)
+/// Duplicates are the one failure that the rows are to blame for.
+fn not_built(at: At<'_>, build: &BuildIndex, error: Error) -> Error {
+    if error.code() != Some(&SqlState::UNIQUE_VIOLATION) {
+        return error;
     }
+    Error::new(
+        Kind::Database,
+        format!(
+            "{error}. Unique index {} cannot be built while rows of {}.{} share a key: remove or change the duplicates, then run again; migration {} resumes here",
+            quote(&build.name),
+            quote(&build.schema),
+            quote(&build.table),
+            at.migration
+        ),
+    )
+    .with_source(error)
 }
 
 fn conflict(at: At<'_>, build: &BuildIndex, found: &Found) -> Error {

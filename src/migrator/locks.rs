@@ -24,6 +24,10 @@ pub(super) struct Tries {
     attempt: u32,
     budget: Duration,
     deadline: Duration,
+    /// For statements without a timeout: how often they are tried, however long that takes.
+    times: Option<u32>,
+    /// Whether a statement timeout of ours may cancel it.
+    timed: bool,
     blockers: Vec<Blocker>,
 }
 
@@ -35,7 +39,39 @@ impl Tries {
             attempt: 1,
             budget: migrator.stall_budget,
             deadline: migrator.lock_deadline,
+            times: None,
+            timed: true,
             blockers: Vec::new(),
+        }
+    }
+
+    /// Of a statement that takes as long as it takes: it is tried again after a deadlock only, some times.
+    pub(super) fn untimed(mut self) -> Self {
+        self.times = Some(5);
+        self.timed(false)
+    }
+
+    /// Says whether a statement timeout is set.
+    pub(super) fn timed(mut self, timed: bool) -> Self {
+        self.timed = timed;
+        self
+    }
+
+    fn is_transient(&self, error: &Error) -> bool {
+        error.code().is_some_and(|code| match *code {
+            SqlState::LOCK_NOT_AVAILABLE
+            | SqlState::T_R_DEADLOCK_DETECTED
+            | SqlState::T_R_SERIALIZATION_FAILURE => true,
+            // Where no timeout is set a person cancelled it, and means it.
+            SqlState::QUERY_CANCELED => self.timed,
+            _ => false,
+        })
+    }
+
+    fn is_over(&self) -> bool {
+        match self.times {
+            Some(times) => self.attempt >= times,
+            None => self.begun.elapsed() >= self.deadline,
         }
     }
 
@@ -49,19 +85,6 @@ impl Tries {
         let most = FIRST.saturating_mul(1 << self.attempt.min(16)).min(LONGEST_PAUSE);
         Duration::from_millis(fastrand::u64(0..=u64::try_from(most.as_millis()).unwrap_or(2_000)))
     }
-}
-
-/// Whether another try may succeed.
-pub(super) fn is_transient(error: &Error) -> bool {
-    error.code().is_some_and(|code| {
-        matches!(
-            *code,
-            SqlState::LOCK_NOT_AVAILABLE
-                | SqlState::T_R_DEADLOCK_DETECTED
-                | SqlState::T_R_SERIALIZATION_FAILURE
-                | SqlState::QUERY_CANCELED
-        )
-    })
 }
 
 impl Driver<'_> {
@@ -94,7 +117,7 @@ impl Driver<'_> {
 
     /// After a failed try: pauses before the next, or returns the error to give up with.
     pub(super) async fn again(&self, tries: &mut Tries, at: At<'_>, error: Error) -> Result<()> {
-        if !is_transient(&error) {
+        if !tries.is_transient(&error) {
             return Err(error);
         }
         let waited = tries.begun.elapsed();
@@ -112,7 +135,7 @@ impl Driver<'_> {
             waited,
             blockers: &tries.blockers,
         });
-        if waited >= tries.deadline {
+        if tries.is_over() {
             return Err(self.locked(tries, at, error));
         }
         if self.lease.is_lost() {

@@ -285,6 +285,9 @@ impl Migrator {
         match self.migrations.get(name) {
             Some(entry) => {
                 if look.book.record(name).is_none() {
+                    if !paused {
+                        return Ok(());
+                    }
                     self.found(&mut look).await?;
                     look.ledger.put(&look.conn, entry).await?;
                 }

@@ -114,6 +114,9 @@ impl Migrator {
             let here = record.entered.checked_sub(1).and_then(|at| record.phases.get(at));
             allowed(entry, record.window(), here.map_or("no phase yet", |place| place.name.as_str()))?;
         }
+        let sql =
+            look.ledger.sql("DELETE FROM {s}.instances WHERE seen < clock_timestamp() - interval '1 day'");
+        look.conn.ask(&sql, &[]).await?;
         insert(&look.conn, &look.ledger, None, &self.instance, &self.releases()?).await
     }
 }

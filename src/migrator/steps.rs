@@ -55,7 +55,7 @@ impl Driver<'_> {
         }
         match &step.probe {
             Probe::Sql(query) => {
-                let doing = format_args!(
+                let doing = format!(
                     "migration {}, phase {}: looking whether \"{}\" is done",
                     at.migration, at.phase, step.summary
                 );
@@ -63,7 +63,7 @@ impl Driver<'_> {
                     .session
                     .query_typed(query, &[])
                     .await
-                    .map_err(|error| Error::postgres_said(doing, error))?;
+                    .map_err(|error| Error::postgres_said(&doing, error))?;
                 let Some(row) = rows.first() else { return Ok(false) };
                 let done: Option<bool> = row.try_get(0).map_err(|error| {
                     Error::new(

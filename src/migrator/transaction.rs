@@ -109,7 +109,7 @@ impl Driver<'_> {
         };
         let strong = step.locks.iter().any(|lock| lock.mode >= LockMode::Share);
         let soften = if strong && !long { self.lockable(step).await? } else { Vec::new() };
-        let mut tries = Tries::new(self.migrator, &step.summary);
+        let mut tries = Tries::new(self.migrator, &step.summary).timed(strong && !long);
         loop {
             let timeouts = if long {
                 // Weak locks: nobody queues behind them, so a wait that autovacuum yields to is harmless.
@@ -146,7 +146,7 @@ impl Driver<'_> {
             // mode makes it yield and blocks no client.
             for relation in soften {
                 let sql = format!("LOCK TABLE {relation} IN SHARE UPDATE EXCLUSIVE MODE");
-                self.session.send(format_args!("locking {relation}"), &sql).await?;
+                self.session.send(format!("locking {relation}"), &sql).await?;
             }
             if !soften.is_empty() {
                 self.session
@@ -200,7 +200,7 @@ impl Driver<'_> {
 
     /// A statement outside a transaction. Deadlocks are tried again.
     pub(super) async fn autocommit(&self, at: At<'_>, summary: &str, statement: &str) -> Result<()> {
-        let mut tries = Tries::new(self.migrator, summary);
+        let mut tries = Tries::new(self.migrator, summary).untimed();
         loop {
             self.fence().await?;
             let run = self.session.send(doing(at, statement), statement);

@@ -225,6 +225,8 @@ impl Phase for Drop {
             return Ok(Vec::new());
         }
         let name = self.spec.name.as_str();
+        // Much can have come to hang on it during the soak.
+        self.spec.refuse(cx, table)?;
         let hanging = Portrait::of(table, name)?;
         let mut steps = vec![Step::save(PORTRAIT, json(&hanging)?)];
         if let Some(archive) = Archive::of(cx, table, &hanging.column) {

@@ -41,6 +41,8 @@ impl Plan {
 pub struct PlannedMigration {
     /// Its name.
     pub name: String,
+    /// What a person should know before it runs.
+    pub warnings: Vec<String>,
     /// The phases that are not entered yet, in order.
     pub phases: Vec<PlannedPhase>,
 }
@@ -122,7 +124,11 @@ pub struct PlannedStep {
 
 impl PlannedMigration {
     pub(crate) fn new(name: &str, phases: Vec<PlannedPhase>) -> Self {
-        Self { name: name.to_owned(), phases }
+        Self { name: name.to_owned(), warnings: Vec::new(), phases }
+    }
+
+    pub(crate) fn warning(self, warnings: Vec<String>) -> Self {
+        Self { warnings, ..self }
     }
 }
 

@@ -105,6 +105,9 @@ impl Layout {
     fn migration(&self, f: &mut fmt::Formatter<'_>, migration: &PlannedMigration) -> fmt::Result {
         writeln!(f, "{}", "═".repeat(WIDTH))?;
         writeln!(f, " {}", migration.name)?;
+        for warning in &migration.warnings {
+            self.note(f, "! ", warning)?;
+        }
         for phase in &migration.phases {
             writeln!(f, "{}", "─".repeat(WIDTH))?;
             self.phase(f, phase)?;

@@ -32,14 +32,22 @@ pub(super) fn pad(text: &str, to: usize) -> String {
 /// has none is left long. Line breaks of its own are kept, with the indentation that follows them.
 pub(super) fn wrap(text: &str, max: usize) -> Vec<String> {
     let mut lines = Vec::new();
+    // The body of a block or a function is one long literal, and yet code.
+    let code =
+        ["DO ", "CREATE FUNCTION ", "CREATE OR REPLACE FUNCTION "].iter().any(|head| text.starts_with(head));
     let mut quoted = None;
     for line in text.trim_end().split('\n') {
         // A break in a comment would end it.
         let max = if line.contains("--") { usize::MAX } else { max };
         let indent = if quoted.is_none() { line.len() - line.trim_start_matches(' ').len() } else { 0 };
+        let words = words(line, &mut quoted, code);
+        if width(line) <= max {
+            lines.push(line.to_owned());
+            continue;
+        }
         let mut current = " ".repeat(indent);
         let mut begun = false;
-        for word in words(line, &mut quoted) {
+        for word in words {
             if begun && width(&current) + 1 + width(word) > max {
                 lines.push(std::mem::replace(&mut current, " ".repeat(indent)));
                 begun = false;
@@ -55,12 +63,18 @@ pub(super) fn wrap(text: &str, max: usize) -> Vec<String> {
     lines
 }
 
-/// The parts of a line between spaces outside quotes. `quoted` is the quote that a line before it left open.
-fn words<'a>(line: &'a str, quoted: &mut Option<char>) -> Vec<&'a str> {
+/// The parts of a line between spaces outside quotes. `quoted` is the quote that a line before it left open. In
+/// `code`, a literal stands in doubled quotes, and single ones enclose the whole.
+fn words<'a>(line: &'a str, quoted: &mut Option<char>, code: bool) -> Vec<&'a str> {
     let mut words = Vec::new();
     let mut start = if quoted.is_some() { Some(0) } else { None };
     for (at, c) in line.char_indices() {
+        let alone = c == '\'' && !line[..at].ends_with('\'') && !line[at + 1..].starts_with('\'');
+        // Of a doubled quote, the first half counts.
+        let second =
+            c == '\'' && line[..at].chars().rev().take_while(|&before| before == '\'').count() % 2 == 1;
         match *quoted {
+            _ if code && (alone || second) => {}
             Some(open) if c == open => *quoted = None,
             Some(_) => {}
             None if c == '\'' || c == '"' => *quoted = Some(c),

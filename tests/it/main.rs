@@ -1,3 +1,6 @@
 //! Tests against real servers.
 
+mod exec;
+mod plan;
 mod server;
+mod ui;

@@ -210,6 +210,9 @@ impl Ledger {
                 ),
             ));
         }
+        if written < 1 {
+            return Err(self.damaged("ledger", "version", &written));
+        }
         let mut records = BTreeMap::new();
         for row in &migrations {
             let record = self.record(row)?;

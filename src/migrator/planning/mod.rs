@@ -12,7 +12,7 @@ use crate::ident::{TableName, quote};
 use crate::migration::Entry;
 use crate::phase::{Context, DynPhase, Rollback};
 use crate::plan::{Plan, PlannedMigration, PlannedPhase, PlannedRollback, Steps};
-use crate::step::{Action, Step};
+use crate::step::{Action, Probe, Step};
 
 /// What the ledger has saved for a migration, by key.
 pub(crate) type Saved = BTreeMap<String, serde_json::Value>;
@@ -73,24 +73,30 @@ pub(crate) async fn plan(client: &Client, scope: &Scope, standings: &[Standing])
         }
         let touches = entry.touches();
         let earlier = before.iter().find(|(_, other)| other.overlaps(&touches, &scope.schema));
+        let mut warnings = Vec::new();
         let outlooks = match earlier {
             Some((name, other)) => {
                 let because = waits_for(name, other, &touches, scope);
                 phases[*entered..].iter().map(|_| Outlook::unknown(&because)).collect()
             }
             None => {
-                let snapshot = load(client, scope, entry).await?;
+                let mut snapshot = load(client, scope, entry).await?;
                 if *entered == 0 {
-                    unbegun(client, entry, snapshot, saved).await?
+                    let warned = entry.warnings(&Context::new(&snapshot, entry.name(), saved));
+                    // The reasons to refuse come first.
+                    let outlooks = unbegun(client, entry, snapshot, saved).await?;
+                    warnings = warned?;
+                    outlooks
                 } else {
-                    outlook(client, entry, snapshot, *entered, saved).await?
+                    let unasked = ask_all(client, entry, &mut snapshot, *entered, saved).await?;
+                    outlook(entry, &snapshot, *entered, saved, unasked)?
                 }
             }
         };
         let phases = outlooks.into_iter().zip(*entered..).map(|(outlook, index)| {
             PlannedPhase::new(phases[index], index + 1, phases.len(), outlook.steps, outlook.rollback)
         });
-        plan.migrations.push(PlannedMigration::new(entry.name(), phases.collect()));
+        plan.migrations.push(PlannedMigration::new(entry.name(), phases.collect()).warning(warnings));
         before.push((entry.name(), touches));
     }
     Ok(plan)
@@ -114,33 +120,35 @@ impl Outlook {
 }
 
 /// Every phase of a migration that has not begun, or the reason why it must not.
-async fn unbegun(client: &Client, entry: &Entry, snapshot: Snapshot, saved: &Saved) -> Result<Vec<Outlook>> {
+async fn unbegun(
+    client: &Client,
+    entry: &Entry,
+    mut snapshot: Snapshot,
+    saved: &Saved,
+) -> Result<Vec<Outlook>> {
     fit(&snapshot, entry)?;
+    let unasked = ask_all(client, entry, &mut snapshot, 0, saved).await?;
     entry.check(&Context::new(&snapshot, entry.name(), saved))?;
-    let (schemas, role) = (snapshot.schemas.clone(), snapshot.role.clone());
-    let outlooks = outlook(client, entry, snapshot, 0, saved).await?;
+    let outlooks = outlook(entry, &snapshot, 0, saved, unasked)?;
     for schema in outlooks.iter().flat_map(|outlook| &outlook.builds_in) {
-        may_create(entry, &schemas, &role, schema)?;
+        may_create(entry, &snapshot.schemas, &snapshot.role, schema)?;
     }
     Ok(outlooks)
 }
 
-/// The phases from `from` on, computed from the catalog as it is.
-///
-/// A later phase may need what an earlier one makes, and is unknown then; what cannot be done for another reason
-/// is an error.
-async fn outlook(
+/// Puts the questions of the phases from `from` on. A later phase may need what an earlier one makes before it can
+/// ask; those are returned, by their index.
+async fn ask_all(
     client: &Client,
     entry: &Entry,
-    mut snapshot: Snapshot,
+    snapshot: &mut Snapshot,
     from: usize,
     saved: &Saved,
-) -> Result<Vec<Outlook>> {
-    let phases = entry.boxed_phases();
+) -> Result<BTreeMap<usize, Error>> {
     let mut questions: Vec<Question> = Vec::new();
-    let mut unasked: BTreeMap<usize, Error> = BTreeMap::new();
-    for (index, phase) in phases.iter().enumerate().skip(from) {
-        match phase.questions(&Context::new(&snapshot, entry.name(), saved)) {
+    let mut unasked = BTreeMap::new();
+    for (index, phase) in entry.boxed_phases().iter().enumerate().skip(from) {
+        match phase.questions(&Context::new(snapshot, entry.name(), saved)) {
             Ok(more) => questions.extend(more),
             Err(error) if index > from && error.kind() == Kind::Missing => {
                 unasked.insert(index, error);
@@ -149,17 +157,34 @@ async fn outlook(
         }
     }
     snapshot.answers = snapshot::ask(client, &questions).await?;
+    Ok(unasked)
+}
 
+/// The phases from `from` on, computed from the catalog as it is.
+///
+/// A later phase may need what an earlier one makes, and is unknown then; what cannot be done for another reason
+/// is an error.
+fn outlook(
+    entry: &Entry,
+    snapshot: &Snapshot,
+    from: usize,
+    saved: &Saved,
+    mut unasked: BTreeMap<usize, Error>,
+) -> Result<Vec<Outlook>> {
+    let phases = entry.boxed_phases();
     let mut saved = saved.clone();
     let mut outlooks = Vec::new();
+    let (mut forth, mut back) = (Vec::new(), Vec::new());
     for (index, phase) in phases.iter().enumerate().skip(from) {
         if let Some(error) = unasked.remove(&index) {
             outlooks.push(Outlook::unknown(&not_yet(&error)));
             continue;
         }
         let mut builds_in = Vec::new();
-        let steps = match phase.enter(&Context::new(&snapshot, entry.name(), &saved)) {
-            Ok(steps) => {
+        let mut overtaken = false;
+        let steps = match phase.enter(&Context::new(snapshot, entry.name(), &saved)) {
+            Ok(mut steps) => {
+                overtaken = without(&mut steps, &forth);
                 for step in &steps {
                     match &step.action {
                         // As the ledger will do it: what is there already is kept.
@@ -170,15 +195,25 @@ async fn outlook(
                         _ => {}
                     }
                 }
-                Steps::known(&steps)
+                let planned = Steps::known(&steps);
+                forth.extend(steps);
+                planned
             }
             Err(error) if index > from && error.kind() == Kind::Missing => {
                 Steps::Unknown { because: not_yet(&error) }
             }
             Err(error) => return Err(error),
         };
-        let rollback = match phase.rollback(&Context::new(&snapshot, entry.name(), &saved)) {
-            Ok(Rollback::Steps(steps)) => PlannedRollback::steps(&steps),
+        let rollback = match phase.rollback(&Context::new(snapshot, entry.name(), &saved)) {
+            Ok(Rollback::Steps(mut steps)) => {
+                // What an earlier phase takes away first is not there to be saved by this one.
+                if overtaken {
+                    without(&mut steps, &back);
+                }
+                let planned = PlannedRollback::steps(&steps);
+                back.extend(steps);
+                planned
+            }
             Ok(Rollback::Irreversible(why)) => {
                 PlannedRollback::Irreversible { reason: why.reason().to_owned() }
             }
@@ -194,6 +229,17 @@ async fn outlook(
         outlooks.push(Outlook { steps, rollback, builds_in });
     }
     Ok(outlooks)
+}
+
+/// Leaves out the steps that an earlier phase has among its own: a probe would find them done by then. Says whether
+/// there were any.
+fn without(steps: &mut Vec<Step>, earlier: &[Step]) -> bool {
+    let before = steps.len();
+    steps.retain(|step| {
+        let probed = matches!(step.probe, Probe::Sql(_));
+        !(probed && earlier.iter().any(|done| done.action == step.action && done.probe == step.probe))
+    });
+    steps.len() < before
 }
 
 fn not_yet(error: &Error) -> String {

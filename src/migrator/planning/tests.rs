@@ -26,14 +26,14 @@ struct Grow {
 #[derive(Clone, Copy, Debug)]
 struct Add(Grow);
 #[derive(Clone, Copy, Debug)]
-struct Keep(Grow);
+struct Keep;
 #[derive(Clone, Copy, Debug)]
 struct Build(Grow);
 
 impl Change for Grow {
     type Phases = (Add, Keep, Build);
     fn phases(&self) -> Self::Phases {
-        (Add(*self), Keep(*self), Build(*self))
+        (Add(*self), Keep, Build(*self))
     }
     fn definition(&self) -> String {
         format!("{self:?}")
@@ -277,5 +277,36 @@ async fn a_plan_says_what_it_cannot_know() -> Outcome {
     assert!(unknown(3, 2).starts_with("it depends on what an earlier phase makes (table \"public\".\"new\""));
     assert_eq!(unknown(4, 0), "table new is created by migration creates, which comes first");
     assert!(unknown(5, 2).contains("column \"id\" of table \"public\".\"p\" does not exist"));
+    Ok(())
+}
+
+static RENAME: Migration<crate::RenameColumn, crate::migration::Marked> =
+    Migration::new("20261122_full_name", crate::RenameColumn::new("users", "name", "full_name"))
+        .not_deployed();
+
+#[tokio::test]
+async fn a_rename_is_planned_whole() -> Outcome {
+    let (_database, client) = fresh().await?;
+    client
+        .batch_execute(
+            "CREATE TABLE users (id bigint PRIMARY KEY, name text NOT NULL DEFAULT '' CHECK (name <> 'x'));
+             CREATE UNIQUE INDEX users_name_key ON users (lower(name)) WHERE id > 0;
+             CREATE TABLE orders (user_name text)",
+        )
+        .await?;
+    let entry: &'static Entry = Box::leak(Box::new(RENAME.entry()));
+    refuse_early(&client, &scope(), entry).await?;
+    let plan = plan(&client, &scope(), &[Standing { entry, entered: 0, saved: Saved::new() }]).await?;
+    let phases = &plan.migrations[0].phases;
+    assert_eq!(phases.len(), 6);
+    assert!(phases.iter().all(|phase| matches!(phase.steps, Steps::Known(_))), "{plan}");
+    assert!(plan.steps().all(|step| !step.stalls()), "{plan}");
+    // What StopOldWrites frees is not dropped again by DropSource, nor rebuilt twice on the way back.
+    let sql: Vec<&String> = plan.steps().flat_map(|step| &step.sql).collect();
+    let drops: Vec<_> = sql.iter().filter(|sql| sql.contains("users_name_")).collect();
+    assert_eq!(drops.len(), 2, "{plan}");
+    let rebuilt = plan.to_string().matches("CREATE UNIQUE INDEX CONCURRENTLY \"users_name_key\"").count();
+    assert_eq!(rebuilt, 1, "{plan}");
+    assert_eq!(plan.to_string().lines().find(|line| line.chars().count() > 140), None);
     Ok(())
 }

@@ -89,11 +89,13 @@ SELECT pg_catalog.jsonb_build_object(
 )::pg_catalog.text"
 );
 
-/// What else the deparsed SQL would depend on; set for the reading transaction only.
+/// What else the deparsed SQL would depend on; set for the reading transaction only. Compiling the statement would
+/// take far longer than running it.
 pub(super) const SETTINGS: &str = "
 SELECT pg_catalog.set_config('DateStyle', 'ISO, YMD', true),
     pg_catalog.set_config('IntervalStyle', 'postgres', true),
     pg_catalog.set_config('TimeZone', 'UTC', true),
     pg_catalog.set_config('extra_float_digits', '1', true),
     pg_catalog.set_config('bytea_output', 'hex', true),
-    pg_catalog.set_config('quote_all_identifiers', 'off', true)";
+    pg_catalog.set_config('quote_all_identifiers', 'off', true),
+    pg_catalog.set_config('jit', 'off', true)";

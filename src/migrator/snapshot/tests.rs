@@ -620,3 +620,51 @@ async fn trials_are_answered_and_leave_nothing() -> Outcome {
     assert_eq!(ask(&client, &questions[4..]).await?.len(), 1);
     Ok(())
 }
+
+#[tokio::test]
+async fn what_newer_servers_have_is_read_there() -> Outcome {
+    let (_database, client) = fresh().await?;
+    client
+        .batch_execute("CREATE TABLE r (id int PRIMARY KEY); CREATE TABLE t (id int, a int, b int)")
+        .await?;
+    let name = TableName::new("t");
+    let version = load(&client, &scope(), &[name]).await?.server_version;
+    if version >= 150_000 {
+        client
+            .batch_execute("ALTER TABLE r ADD b int, ADD UNIQUE (id, b); ALTER TABLE t ADD CONSTRAINT partly FOREIGN KEY (a, b) REFERENCES r (id, b) ON DELETE SET NULL (b); CREATE UNIQUE INDEX nnd ON t (a) NULLS NOT DISTINCT")
+            .await?;
+        let found = table(&client, "t").await?;
+        assert_eq!(found.outgoing[0].set_columns, ["b"]);
+        assert!(found.outgoing[0].definition().ends_with("ON DELETE SET NULL (\"b\")"));
+        assert_eq!(found.indexes[0].tail, "btree (a) NULLS NOT DISTINCT");
+    }
+    if version >= 180_000 {
+        client
+            .batch_execute(
+                "ALTER TABLE t ADD virtual int GENERATED ALWAYS AS (a * 2) VIRTUAL;
+                 ALTER TABLE t ADD CONSTRAINT lax FOREIGN KEY (id) REFERENCES r NOT ENFORCED;
+                 ALTER TABLE t ADD CONSTRAINT never NOT NULL a NOT VALID; ALTER TABLE t ALTER b SET NOT NULL;
+                 CREATE EXTENSION btree_gist SCHEMA public; SET search_path = \"My App\", public;
+                 CREATE TABLE times (id int, at daterange, PRIMARY KEY (id, at WITHOUT OVERLAPS));
+                 CREATE TABLE within (id int, at daterange, CONSTRAINT during FOREIGN KEY (id, PERIOD at) REFERENCES times (id, PERIOD at))",
+            )
+            .await?;
+        let found = table(&client, "t").await?;
+        let computed = column(&found, "virtual")?.generated.clone().ok_or("not generated")?;
+        assert!(!computed.stored);
+        // In force for new rows only: nothing may rely on it.
+        assert!(!column(&found, "a")?.not_null && column(&found, "b")?.not_null);
+        let never = found.constraints.iter().find(|c| c.name == "never").ok_or("no constraint")?;
+        assert_eq!(
+            (never.kind, never.validated, never.columns.as_slice()),
+            (ConstraintKind::NotNull, false, &["a".to_owned()][..])
+        );
+        let lax = found.outgoing.iter().find(|fk| fk.name == "lax").ok_or("no key")?;
+        assert!(!lax.enforced && lax.definition().ends_with(" NOT ENFORCED"));
+        assert!(found.dependents.iter().any(|d| d.object == "generated column virtual of table t"));
+        let within = table(&client, "within").await?;
+        let sql = format!("ALTER TABLE within ADD {}", within.outgoing[0].definition());
+        client.batch_execute(&format!("ALTER TABLE within DROP CONSTRAINT during; {sql}")).await?;
+    }
+    Ok(())
+}

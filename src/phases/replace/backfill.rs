@@ -25,7 +25,7 @@ impl<W> Backfill<W> {
 }
 
 /// Under this key the ledger keeps whether the source was NOT NULL before a lossy `down` made that impossible.
-const SOURCE_NOT_NULL: &str = "source was not null";
+const SOURCE_NOT_NULL: &str = "whether the source was NOT NULL";
 
 impl<W: Writer> Phase for Backfill<W> {
     const NAME: &'static str = "Backfill";

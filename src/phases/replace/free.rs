@@ -33,7 +33,7 @@ impl Phase for StopOldWrites {
     fn enter(&self, cx: &Context<'_>) -> Result<Vec<Step>> {
         let (table, _) = self.0.source_in(cx.snapshot)?;
         let freed = Freed::of(&self.0, cx)?;
-        let mut steps = vec![verify(&self.0, cx, table, &freed.portrait.column)?, freed.save()?];
+        let mut steps = freed.verify_and_save(&self.0, cx, table)?;
         steps.extend(freed.free(&self.0, cx, table)?);
         Ok(steps)
     }
@@ -60,7 +60,7 @@ impl Phase for RemoveSync {
     fn enter(&self, cx: &Context<'_>) -> Result<Vec<Step>> {
         let (table, _) = self.0.source_in(cx.snapshot)?;
         let freed = Freed::of(&self.0, cx)?;
-        let mut steps = vec![verify(&self.0, cx, table, &freed.portrait.column)?, freed.save()?];
+        let mut steps = freed.verify_and_save(&self.0, cx, table)?;
         steps.extend(freed.free(&self.0, cx, table)?);
         steps.extend(install_sync::remove(&self.0, cx)?);
         Ok(steps)
@@ -105,11 +105,16 @@ impl Freed {
         }
     }
 
-    fn save(&self) -> Result<Step> {
+    /// The columns are compared once: when freeing has begun, the source may go stale.
+    fn verify_and_save(&self, replace: &Replace, cx: &Context<'_>, table: &Table) -> Result<Vec<Step>> {
         let value = serde_json::to_value(self).map_err(|error| {
             Error::new(Kind::LedgerDamaged, format!("the definition of the source cannot be saved: {error}"))
         })?;
-        Ok(Step::save(KEY, value))
+        let save = Step::save(KEY, value);
+        match cx.saved::<serde_json::Value>(KEY)? {
+            Some(_) => Ok(vec![save]),
+            None => Ok(vec![verify(replace, cx, table, &self.portrait.column)?, save]),
+        }
     }
 
     fn free(&self, replace: &Replace, cx: &Context<'_>, table: &Table) -> Result<Vec<Step>> {

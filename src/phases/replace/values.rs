@@ -116,7 +116,7 @@ impl Values<'_> {
     /// null, the source `down` of the target.
     pub(super) fn disagree(&self, row: &str) -> String {
         let (source, target) = (self.source_of(row), self.target_of(row));
-        let not_up = self.target.differ(&target, &self.up(row));
+        let not_up = self.is_not_up(&target, &self.up(row));
         match &self.replace.retype {
             None => not_up,
             Some(_) => {

@@ -35,6 +35,9 @@ FROM (
         'deferrable', con.condeferrable,
         'deferred', con.condeferred,
         'validated', con.convalidated,
+        -- Both came with 18.
+        'enforced', COALESCE((pg_catalog.to_jsonb(con) ->> 'conenforced')::pg_catalog.bool, true),
+        'period', COALESCE((pg_catalog.to_jsonb(con) ->> 'conperiod')::pg_catalog.bool, false),
         'inherited', con.coninhcount > 0 OR con.conparentid <> 0,
         'comment', pg_catalog.obj_description(con.oid, 'pg_constraint')) AS described
     FROM pg_catalog.pg_constraint AS con
