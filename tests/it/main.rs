@@ -6,5 +6,6 @@ mod harness;
 mod locks;
 mod matrix;
 mod plan;
+mod round_trips;
 mod server;
 mod ui;
