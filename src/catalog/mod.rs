@@ -1,5 +1,6 @@
 //! What Postgres says of the tables that a migration touches: a snapshot, as data.
 
+mod alike;
 mod column;
 mod constraint;
 mod index;
@@ -7,6 +8,7 @@ mod portrait;
 mod question;
 mod table;
 
+pub(crate) use alike::{ALIKE, alike};
 pub use column::{Column, Generated, Grant, Identity, Sequence};
 pub use constraint::{Constraint, ConstraintKind, ForeignKey};
 pub use index::Index;

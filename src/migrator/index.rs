@@ -16,6 +16,7 @@ use super::ledger::At;
 use super::locks::Tries;
 use super::steps::Outcome;
 use super::transaction::{Timeouts, doing};
+use crate::catalog::alike;
 use crate::error::{Error, Kind, Result};
 use crate::ident::quote;
 use crate::step::{BuildIndex, DropIndex, Step};
@@ -50,7 +51,7 @@ impl Driver<'_> {
                 index.valid
                     && index.table == build.table
                     && index.unique == build.unique
-                    && index.tail == build.tail
+                    && alike(&index.tail, &build.tail)
             };
             let mut adopted = None;
             for index in &found {
@@ -227,7 +228,7 @@ impl Driver<'_> {
             format!("ALTER INDEX {}.{} RENAME TO {}", quote(&build.schema), quote(from), quote(&build.name));
         let found = self.remnants(&build.schema, &build.name).await?;
         match found.iter().find(|index| index.name == from) {
-            Some(index) if index.valid && index.tail == build.tail && index.unique == build.unique => {
+            Some(index) if index.valid && alike(&index.tail, &build.tail) && index.unique == build.unique => {
                 self.rename(at, &sql).await
             }
             Some(index) if index.valid => Err(conflict(at, build, index)),

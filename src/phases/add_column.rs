@@ -9,7 +9,7 @@ use crate::ident::{Ident, TableName};
 use crate::phase::{Context, Gate, Phase, Rollback, Window};
 use crate::step::{Batches, Step, Work};
 use crate::steps::archive::key_without;
-use crate::steps::{column, constraint, trial};
+use crate::steps::{column, constraint, trial, walking};
 
 /// The column may be null.
 #[derive(Clone, Copy, Debug)]
@@ -176,19 +176,22 @@ impl ColumnSpec {
         };
         // Where the column is NOT NULL in the end, rows whose expression is null are reported.
         let verify = if self.not_null { null } else { condition.clone() };
-        Step::batches(
-            format!("fill column {column}"),
-            Batches {
-                schema: table.schema.clone(),
-                table: table.name.clone(),
-                work: Work::Update { set, from: None },
-                condition,
-                verify,
-                keys: key_without(table, self.name.as_str())
-                    .map(|keys| keys.into_iter().map(str::to_owned).collect())
-                    .unwrap_or_default(),
-                marker: None,
-            },
+        walking(
+            Step::batches(
+                format!("fill column {column}"),
+                Batches {
+                    schema: table.schema.clone(),
+                    table: table.name.clone(),
+                    work: Work::Update { set, from: None },
+                    condition,
+                    verify,
+                    keys: key_without(table, self.name.as_str())
+                        .map(|keys| keys.into_iter().map(str::to_owned).collect())
+                        .unwrap_or_default(),
+                    marker: None,
+                },
+            ),
+            table,
         )
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::catalog::Question;
+use crate::catalog::{Question, alike};
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
 use crate::ident::{Ident, TableName, quote};
@@ -217,7 +217,7 @@ impl Phase for BuildConcurrently {
         let tail = index::definition_answer(cx, &table.sql(), spec.unique, &spec.tail())?.tail;
         let name = spec.name.as_str();
         if let Some(found) = table.indexes.iter().find(|found| found.name == name)
-            && (found.unique != spec.unique || found.tail != tail)
+            && (found.unique != spec.unique || !alike(&found.tail, &tail))
         {
             return Err(Error::new(
                 Kind::Conflict,

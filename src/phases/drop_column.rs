@@ -9,6 +9,7 @@ use crate::ident::{Ident, TableName};
 use crate::phase::{Context, Gate, Irreversible, Phase, Rollback, Window};
 use crate::step::{Batches, Step, Work};
 use crate::steps::archive::{Archive, key_without};
+use crate::steps::walking;
 use crate::steps::{column, parked, portrait, trial};
 
 const RELAXED: &str = "drop_column.not_null";
@@ -196,7 +197,8 @@ impl Phase for StopWrites {
                 .unwrap_or_default(),
             marker: None,
         };
-        let mut steps = vec![Step::batches(format!("fill column {quoted} where it is null"), fill)];
+        let mut steps =
+            vec![walking(Step::batches(format!("fill column {quoted} where it is null"), fill), table)];
         steps.extend(column::set_not_null(table, name, cx.snapshot.server_version));
         Ok(Rollback::Steps(steps))
     }
@@ -231,7 +233,7 @@ impl Phase for Drop {
         let mut steps = vec![Step::save(PORTRAIT, json(&hanging)?)];
         if let Some(archive) = Archive::of(cx, table, &hanging.column) {
             steps.push(Step::save(ARCHIVE, json(&archive)?));
-            steps.extend(archive.store());
+            steps.extend(archive.store(table));
         }
         steps.extend(portrait::free(table, &hanging));
         steps.extend(hanging.column.sequence.as_ref().map(|sequence| parked::park(cx, sequence)));
@@ -264,7 +266,7 @@ impl Phase for Drop {
         steps.extend(column::attributes(table, old, name));
         if let Some(archive) = &archive {
             steps.push(archive.create());
-            steps.push(archive.restore_nulls());
+            steps.push(walking(archive.restore_nulls(), table));
         }
         steps.extend(old.sequence.as_ref().map(|sequence| parked::unpark(cx, table, name, sequence)));
         // Only now: a default that is there earlier would fill the rows in place of their archived values.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::probe;
+use super::{probe, walking};
 use crate::catalog::{Column, Table};
 use crate::ident::{hashed, literal, quote};
 use crate::phase::Context;
@@ -89,7 +89,7 @@ impl Archive {
     }
 
     /// Makes the archive and fills it.
-    pub(crate) fn store(&self) -> Vec<Step> {
+    pub(crate) fn store(&self, table: &Table) -> Vec<Step> {
         let Self { relation, comment, .. } = self;
         let commented = format!(
             "SELECT pg_catalog.obj_description(pg_catalog.to_regclass({}), 'pg_class') IS NOT DISTINCT FROM {}",
@@ -118,7 +118,10 @@ impl Archive {
                 format!("COMMENT ON TABLE {relation} IS {}", literal(comment)),
             )
             .done_when(commented),
-            Step::batches(format!("archive the values of column {}", quote(&self.column)), copy),
+            walking(
+                Step::batches(format!("archive the values of column {}", quote(&self.column)), copy),
+                table,
+            ),
         ]
     }
 

@@ -10,8 +10,11 @@ pub(crate) fn add_check(table: &Table, name: &str, definition: &str, validate: b
     let (sql, quoted) = (table.sql(), quote(name));
     let add = format!("ALTER TABLE {sql} ADD CONSTRAINT {quoted} {definition} NOT VALID");
     let same = format!(
-        "c.contype = 'c' AND pg_catalog.replace(pg_catalog.pg_get_constraintdef(c.oid), ' NOT VALID', '') = {}",
-        literal(definition)
+        "c.contype = 'c' AND {}",
+        probe::alike(
+            "pg_catalog.replace(pg_catalog.pg_get_constraintdef(c.oid), ' NOT VALID', '')",
+            definition
+        )
     );
     let mut steps = vec![
         on_all(Step::sql(format!("add check {quoted}, not valid"), add), table, LockMode::AccessExclusive)

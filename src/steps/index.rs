@@ -193,10 +193,10 @@ fn attach(leaf: &Leaf, parent: &str, child: &str) -> Step {
 /// Whether that index is there with that definition, and valid where that is asked.
 fn same(schema: &str, table: &str, name: &str, unique: bool, tail: &str, valid: bool) -> String {
     let mut sql = format!(
-        "SELECT EXISTS (SELECT 1 FROM {JOINED} WHERE i.indexrelid = pg_catalog.to_regclass({}) AND i.indrelid = pg_catalog.to_regclass({}) AND i.indisunique = {unique} AND {TAIL} = {}",
+        "SELECT EXISTS (SELECT 1 FROM {JOINED} WHERE i.indexrelid = pg_catalog.to_regclass({}) AND i.indrelid = pg_catalog.to_regclass({}) AND i.indisunique = {unique} AND {}",
         literal(&qualified(schema, name)),
         literal(&qualified(schema, table)),
-        literal(tail)
+        probe::alike(TAIL, tail)
     );
     if valid {
         sql.push_str(" AND i.indisvalid");

@@ -23,6 +23,18 @@ pub(crate) fn on_all(step: Step, table: &Table, mode: LockMode) -> Step {
     })
 }
 
+/// A batch loop's locks: it walks the partitions that hold rows, never their parents.
+pub(crate) fn walking(mut step: Step, table: &Table) -> Step {
+    let Some(mode) = step.locks.first().map(|lock| lock.mode) else { return step };
+    if table.is_partitioned() {
+        step.locks.clear();
+        step = table.partitions.iter().filter(|leaf| !leaf.partitioned).fold(step, |step, leaf| {
+            step.locks(format!("{}.{}", quote(&leaf.schema), quote(&leaf.name)), mode)
+        });
+    }
+    step
+}
+
 /// `"a", "b"`.
 pub(crate) fn list<S: AsRef<str>>(names: &[S]) -> String {
     names.iter().map(|name| quote(name.as_ref())).collect::<Vec<_>>().join(", ")

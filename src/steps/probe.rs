@@ -1,5 +1,6 @@
 //! Queries that tell whether a statement's effect is there. They compare definitions, never names alone.
 
+use crate::catalog::ALIKE;
 use crate::ident::literal;
 
 /// Whether `table` (SQL) has the column, and `condition` over `pg_attribute AS a` holds for it.
@@ -47,4 +48,10 @@ pub(crate) fn not(query: &str) -> String {
 /// Both.
 pub(crate) fn either(a: &str, b: &str) -> String {
     format!("SELECT ({a}) OR ({b})")
+}
+
+/// Whether a definition (an SQL expression) is this one, however Postgres writes it: see [`alike`](crate::catalog::alike).
+pub(crate) fn alike(found: &str, wanted: &str) -> String {
+    let bare = |sql: &str| format!("pg_catalog.regexp_replace({sql}, {}, '', 'g')", literal(ALIKE));
+    format!("{} = {}", bare(found), bare(&literal(wanted)))
 }

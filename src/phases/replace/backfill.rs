@@ -8,7 +8,7 @@ use crate::catalog::{Question, Table};
 use crate::error::Result;
 use crate::phase::{Context, Phase, Rollback, Window};
 use crate::step::{Action, Batches, Marker, Step, Work};
-use crate::steps::column;
+use crate::steps::{column, walking};
 
 /// Fills the target in batches that repair differences, verifies, then builds the source's indexes and constraints
 /// on it.
@@ -72,7 +72,7 @@ impl<W: Writer> Phase for Backfill<W> {
 fn forward(replace: &Replace, table: &Table, values: &Values<'_>) -> Step {
     let summary = format!("backfill {} from {}", replace.target.quoted(), replace.source.quoted());
     let set = format!("{} = {}", replace.target.quoted(), values.up("t"));
-    Step::batches(summary, batches(table, set, values.disagree("t"), Marker::Forward))
+    walking(Step::batches(summary, batches(table, set, values.disagree("t"), Marker::Forward)), table)
 }
 
 /// Batches in which the target wins, once and unverified: for a source that nothing reads yet, while a release may be
@@ -89,7 +89,7 @@ pub(super) fn backward_once(replace: &Replace, table: &Table, values: &Values<'_
 pub(super) fn backward(replace: &Replace, table: &Table, values: &Values<'_>) -> Step {
     let summary = format!("backfill {} from {}", replace.source.quoted(), replace.target.quoted());
     let set = format!("{} = {}", replace.source.quoted(), values.down("t"));
-    Step::batches(summary, batches(table, set, values.disagree("t"), Marker::Backward))
+    walking(Step::batches(summary, batches(table, set, values.disagree("t"), Marker::Backward)), table)
 }
 
 fn batches(table: &Table, set: String, condition: String, marker: Marker) -> Batches {

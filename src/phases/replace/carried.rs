@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Replace;
-use crate::catalog::{Column, Constraint, ConstraintKind, ForeignKey, Index, Question, Table};
+use crate::catalog::{Column, Constraint, ConstraintKind, ForeignKey, Index, Question, Table, alike};
 use crate::error::{Error, Kind, Result};
 use crate::ident::{derived, hashed, literal, quote};
 use crate::phase::Context;
@@ -325,7 +325,7 @@ pub(super) fn carried(replace: &Replace, cx: &Context<'_>) -> Result<Carried> {
         let is_ours = table
             .indexes
             .iter()
-            .any(|index| index.name == name && index.tail == tail && index.unique == found.unique);
+            .any(|index| index.name == name && alike(&index.tail, &tail) && index.unique == found.unique);
         if names.contains(&name) || (cx.snapshot.is_taken(&table.schema, &name) && !is_ours) {
             name = hashed(&format!("{name}_{}", found.name));
         }
@@ -346,7 +346,7 @@ pub(super) fn carried(replace: &Replace, cx: &Context<'_>) -> Result<Carried> {
         let is_other = table
             .constraints
             .iter()
-            .any(|c| c.name == name && without_not_valid(&c.definition) != definition);
+            .any(|c| c.name == name && !alike(without_not_valid(&c.definition), &definition));
         if names.contains(&name) || is_other {
             name = hashed(&format!("{name}_{}", found.name));
         }

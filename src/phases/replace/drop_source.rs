@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::phase::{Context, Phase, Rollback, Window};
 use crate::step::{Marker, Step};
 use crate::steps::archive::Archive;
-use crate::steps::{column, portrait};
+use crate::steps::{column, portrait, walking};
 
 /// Drops the source: a type change archives its values first, and what still depends on it goes before it,
 /// one by one.
@@ -42,7 +42,7 @@ impl<W: Writer> Phase for DropSource<W> {
         // Resumed after the drop itself, there is nothing to archive any more.
         if table.find(source).is_some() {
             refusals::dependents(&self.0, table)?;
-            steps.extend(self.archive(cx, table, &saved).iter().flat_map(Archive::store));
+            steps.extend(self.archive(cx, table, &saved).iter().flat_map(|archive| archive.store(table)));
         }
         steps.extend(portrait::free(table, &saved));
         steps.push(column::drop(table, source));
@@ -66,10 +66,9 @@ impl<W: Writer> Phase for DropSource<W> {
                 values.source_changed(&values.source_of("t"), archived),
                 values.archived_is_stale(archived)
             );
-            steps.push(archive.restore(
-                &format!("{} = {archived}", column.sql()),
-                &needed,
-                Some(Marker::Backward),
+            steps.push(walking(
+                archive.restore(&format!("{} = {archived}", column.sql()), &needed, Some(Marker::Backward)),
+                table,
             ));
         }
         // The newest release writes the target only, so the columns differ again at once. The phase before this one

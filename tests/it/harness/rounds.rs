@@ -36,8 +36,12 @@ impl Look {
     }
 }
 
-/// Whether the values of new columns are settled once `number` phases are entered.
+/// Whether the values of new columns are settled once `number` phases are entered. Cases whose values are drawn say so
+/// in their names.
 fn filled(case: &Case, number: usize) -> bool {
+    if case.name().contains("volatile") {
+        return number == 0;
+    }
     let backfill = case.phases().iter().position(|info| info.name == "Backfill");
     number == 0 || backfill.is_none_or(|at| number > at)
 }
@@ -81,7 +85,7 @@ pub(crate) async fn back_and_forth(case: &'static Case) {
     stage.back(0).await;
     looks[0].assert_same(&Look::at(&stage, &before).await, true, "from the end to the start at once");
     stage.forward(last).await;
-    looks[last].assert_same(&Look::at(&stage, &before).await, true, "the end again");
+    looks[last].assert_same(&Look::at(&stage, &before).await, filled(case, last), "the end again");
 }
 
 async fn rewind(stage: &Stage, set: &str) {
@@ -105,7 +109,7 @@ pub(crate) async fn there_and_back(case: &'static Case) {
         looks[number].assert_same(&Look::at(&stage, &before).await, filled(case, number), &when);
     }
     stage.forward(last).await;
-    looks[last].assert_same(&Look::at(&stage, &before).await, true, "the end again");
+    looks[last].assert_same(&Look::at(&stage, &before).await, filled(case, last), "the end again");
 }
 
 /// Every step's locks, forward, back and forward again.

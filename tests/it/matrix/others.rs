@@ -35,7 +35,7 @@ steady! {
     .comment("it's skilled");
     plain_unique: PLAIN, AddIndex::new("item", "item_note").columns(&["note", "maker"]).nulls_not_distinct();
     plain_gin: PLAIN, AddIndex::new("item", "item_gin").keys([IndexKey::expression("to_tsvector('simple', {note})")]).using("gin");
-    partitioned_index: PARTITIONED, AddIndex::new("event", "event_new").columns(&["day", "code"]).unique().comment("on the parent");
+    partitioned_index: PARTITIONED, AddIndex::new("event", "event_new").columns(&["day", "kind", "code"]).unique().comment("on the parent");
     weird_index: WEIRD, AddIndex::new(ORDER, "USING \"(x)\"").columns(&["select", "from where"]).unique();
     plain_create: PLAIN, CreateTable::new("basket")
     .columns([
@@ -54,8 +54,6 @@ steady! {
         Constraint::foreign_key("basket_parent", &["parent"], "basket", &["id"]).deferred(),
     ])
     .comment("one row's basket");
-    plain_sql: PLAIN, RunSql::new(&["ALTER TABLE maker ADD COLUMN IF NOT EXISTS motto text", "COMMENT ON TABLE maker IS 'made'"])
-        .rollback(&["COMMENT ON TABLE maker IS NULL", "ALTER TABLE maker DROP COLUMN IF EXISTS motto"]);
 }
 
 brief! {
@@ -78,6 +76,8 @@ brief! {
     weird_create: WEIRD, CreateTable::new("\"We\"ird.Schema\".\"select\"")
     .columns([Column::new("from", "text").not_null(), Column::new("Where", "int[]")])
     .primary_key(&["from"]);
+    sql: PLAIN, RunSql::new(&["ALTER TABLE maker ADD COLUMN IF NOT EXISTS motto text", "COMMENT ON TABLE maker IS 'made'"])
+        .rollback(&["COMMENT ON TABLE maker IS NULL", "ALTER TABLE maker DROP COLUMN IF EXISTS motto"]);
     sql_alone: PLAIN, RunSql::new(&["CREATE INDEX CONCURRENTLY IF NOT EXISTS item_alone ON item (region, num)"])
-        .rollback(&["DROP INDEX CONCURRENTLY IF EXISTS item_alone"]).outside_transaction().done_when("SELECT false");
+        .rollback(&["DROP INDEX CONCURRENTLY IF EXISTS item_alone"]).outside_transaction().done_when("SELECT to_regclass('item_alone') IS NOT NULL");
 }

@@ -45,7 +45,7 @@ brief! {
     empty_retype_synced: EMPTY, ChangeType::new("nothing", "num", "big", "bigint").up("{num}::bigint").down("{big}::int").kept_in_sync();
     serial_rename: DRAWN, RenameColumn::new("drawn", "num", "number").kept_in_sync();
     identity_rename: DRAWN, RenameColumn::new("drawn", "ref", "reference").kept_in_sync();
-    volatile_rename: DRAWN, RenameColumn::new("drawn", "token", "secret").kept_in_sync();
+    token_rename: DRAWN, RenameColumn::new("drawn", "token", "secret").kept_in_sync();
     varchar_rename: TYPES, RenameColumn::new("types", "vc", "vc2");
     varchar_retype: TYPES, ChangeType::new("types", "vc", "vc2", "varchar(10)").up("{vc}").down("left({vc2}, 5)").kept_in_sync();
     numeric_rename: TYPES, RenameColumn::new("types", "nu", "nu2").kept_in_sync();

@@ -29,6 +29,8 @@ pub(crate) const PLAIN: &[&str] = &[
         FOREIGN KEY (spare) REFERENCES maker (code) ON DELETE CASCADE
     )",
     "ALTER TABLE item ADD CONSTRAINT item_unproven CHECK (length(code) + num + length(spare) < 100000) NOT VALID",
+    "ALTER TABLE item ADD CONSTRAINT item_kinds CHECK (code NOT IN ('x', 'y') AND spare NOT IN ('x', 'y'))",
+    "CREATE INDEX item_in ON item (num) WHERE code IN ('m1', 'm2') OR spare IN ('m1', 'm2')",
     "ALTER TABLE item ADD CONSTRAINT item_parent FOREIGN KEY (parent) REFERENCES item (code) ON DELETE SET NULL",
     "ALTER TABLE item ADD CONSTRAINT item_parent_num FOREIGN KEY (parent_num) REFERENCES item (num) ON DELETE SET NULL NOT VALID",
     "CREATE TABLE part (
