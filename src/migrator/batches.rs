@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::future::join3;
+use futures_util::future::{join, join3};
 use tokio::time::sleep;
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
@@ -21,15 +21,15 @@ use super::throttle::{ReplicationLag, Throttle};
 use super::transaction::Timeouts;
 use crate::error::{Error, Kind, Result};
 use crate::ident::quote;
-use crate::step::{Batches, Work};
+use crate::step::Batches;
 
 /// A batch looks no further than this many pages: a bloated stretch must not make one transaction long.
 const PAGES: i64 = 1_000;
 
 /// A relation that holds rows.
 #[derive(Debug)]
-struct Leaf {
-    oid: u32,
+pub(super) struct Leaf {
+    pub(super) oid: u32,
     sql: String,
     pages: i64,
     estimate: Option<i64>,
@@ -70,7 +70,7 @@ impl Driver<'_> {
             if cursor.is_some() || pass > first || self.anything_to_do(batches).await {
                 self.pass(&mut walk, pass, &leaves, cursor.take()).await?;
             }
-            wrong = self.verify(at, batches).await?;
+            wrong = self.verify(at, batches, &leaves).await?;
             if wrong.is_empty() {
                 self.begin(self.own_timeouts()).await?;
                 let forgotten = self.ledger.forget_cursor(&self.session, at, id).await;
@@ -222,20 +222,18 @@ impl Driver<'_> {
         let marker = walk.batches.marker.map_or("", |marker| marker.value());
         let until = (cursor.page + PAGES).min(cursor.pages);
         // Physical order, whatever the plan: no synchronized scan that starts in the middle, no parallel workers.
-        self.session
-            .ask(
-                "SELECT set_config('phasewise.backfill', $1, true), set_config('synchronize_seqscans', 'off', true),
-                        set_config('max_parallel_workers_per_gather', '0', true)",
-                &[text(&marker)],
-            )
-            .await?;
+        let settings = "SELECT set_config('phasewise.backfill', $1, true), set_config('synchronize_seqscans', 'off', true),
+                               set_config('max_parallel_workers_per_gather', '0', true)";
         let sql = format!(
             "SELECT count(*) AS rows, max(ctid)::text AS last FROM (
                 SELECT ctid FROM ONLY {} WHERE ctid > '({},{})'::tid AND ctid < '({until},0)'::tid LIMIT {size}
              ) b",
             leaf.sql, cursor.page, cursor.item
         );
-        let rows = self.session.ask(&sql, &[]).await?;
+        let marked = [text(&marker)];
+        let (set, rows) = join(self.session.ask(settings, &marked), self.session.ask(&sql, &[])).await;
+        set?;
+        let rows = rows?;
         let (mut count, mut last) = (0_i64, None::<String>);
         if let Some(row) = rows.first() {
             (count, last) = (get(row, "rows")?, get(row, "last")?);
@@ -346,75 +344,10 @@ impl Driver<'_> {
         }
         Ok(leaves)
     }
-
-    /// Whether a first pass would find a row. A resumed phase whose batches are done need not walk the table again
-    /// at the backfill's pace.
-    async fn anything_to_do(&self, batches: &Batches) -> bool {
-        if !matches!(batches.work, Work::Update { from: None, .. }) {
-            return true;
-        }
-        let sql = format!(
-            "SELECT FROM {} AS t WHERE ({}) OR ({}) LIMIT 1",
-            batches.table_sql(),
-            batches.condition,
-            batches.verify
-        );
-        // A row on which the expression fails is named better by its batch.
-        self.session.query_typed(&sql, &[]).await.map_or(true, |rows| !rows.is_empty())
-    }
-
-    /// The keys of some rows that are wrong, by one snapshot.
-    async fn verify(&self, at: At<'_>, batches: &Batches) -> Result<Vec<String>> {
-        self.outlive_older_transactions().await?;
-        let key = if batches.keys.is_empty() {
-            "format('%s %s', t.tableoid::regclass, t.ctid)".to_owned()
-        } else {
-            let parts: Vec<String> = batches.keys.iter().map(|key| format!("t.{}", quote(key))).collect();
-            let formats: Vec<String> =
-                batches.keys.iter().map(|key| format!("{} = %s", key.replace('%', "%%"))).collect();
-            format!("format({}, {})", crate::ident::literal(&formats.join(", ")), parts.join(", "))
-        };
-        let sql = format!(
-            "SELECT {key} AS key FROM {} AS t WHERE ({}) LIMIT 10",
-            batches.table_sql(),
-            batches.verify
-        );
-        let rows = self.session.query_typed(&sql, &[]).await.map_err(|error| {
-            Error::postgres_said(
-                format_args!(
-                    "migration {}, phase {}: verifying {}",
-                    at.migration,
-                    at.phase,
-                    batches.table_sql()
-                ),
-                error,
-            )
-        })?;
-        rows.iter().map(|row| get(row, "key")).collect()
-    }
-
-    /// A writer that began before the last batch may commit after it. Waits for such, where that is cheap: what it
-    /// still leaves wrong is found by the next phase's own verification.
-    async fn outlive_older_transactions(&self) -> Result<()> {
-        let head = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text AS head";
-        let rows = self.session.ask(head, &[]).await?;
-        let Some(row) = rows.first() else { return Ok(()) };
-        let head: String = get(row, "head")?;
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(1) {
-            let sql = "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= $1::text::xid8 AS over";
-            let rows = self.session.ask(sql, &[text(&head)]).await?;
-            if rows.first().map_or(Ok(true), |row| get(row, "over"))? {
-                break;
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
-    }
 }
 
 impl Batches {
-    fn table_sql(&self) -> String {
+    pub(super) fn table_sql(&self) -> String {
         format!("{}.{}", quote(&self.schema), quote(&self.table))
     }
 }

@@ -13,8 +13,13 @@ use crate::phase::Window;
 use crate::plan::Plan;
 
 impl Migrator {
-    pub(super) fn describe(&self, look: &Look, goal: Goal<'_>) -> Status {
-        let judge = self.judge(look, goal);
+    pub(super) async fn standing(&self) -> Result<Status> {
+        let look = self.look().await?;
+        Ok(self.describe(&look))
+    }
+
+    fn describe(&self, look: &Look) -> Status {
+        let judge = self.judge(look, Goal::Open);
         let book = &look.book;
         let mut migrations: Vec<_> = self
             .migrations

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
+use tracing::Instrument as _;
 
 use super::driver::Driver;
 use super::events::{Blocker, Event};
@@ -95,7 +96,8 @@ impl Driver<'_> {
         patience: Duration,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let mut work = pin!(work);
+        let span = tracing::debug_span!(target: "phasewise", "attempt", number = tries.attempt);
+        let mut work = pin!(work.instrument(span));
         let mut every = (patience / 2).max(Duration::from_millis(20));
         loop {
             let sample = async {

@@ -100,7 +100,12 @@ impl fmt::Display for Report {
                 write!(f, "entered {}; ", migration.entered.join(", "))?;
             }
             if migration.steps_run + migration.steps_skipped > 0 {
-                write!(f, "{} steps run", migration.steps_run)?;
+                write!(
+                    f,
+                    "{} step{} run",
+                    migration.steps_run,
+                    if migration.steps_run == 1 { "" } else { "s" }
+                )?;
                 if migration.steps_skipped > 0 {
                     write!(f, ", {} found done", migration.steps_skipped)?;
                 }

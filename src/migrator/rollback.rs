@@ -5,12 +5,9 @@ use std::time::Instant;
 use tracing::Instrument as _;
 
 use super::To;
-use super::connect::Sql as _;
-use super::drive::Look;
 use super::driver::Driver;
 use super::events::Event;
-use super::gates::Goal;
-use super::ledger::{At, Book, Direction, Record, finish};
+use super::ledger::{At, Book, Direction, Record};
 use super::monitor::Monitor;
 use super::planning;
 use super::report::Report;
@@ -46,7 +43,7 @@ impl Migrator {
     }
 }
 
-fn unchanged(entry: &Entry, record: &Record) -> Result<()> {
+pub(super) fn unchanged(entry: &Entry, record: &Record) -> Result<()> {
     if record.fingerprint == entry.fingerprint() {
         return Ok(());
     }
@@ -208,133 +205,5 @@ impl Driver<'_> {
             self.ledger.withdraw(&self.session, name, info.name).await?;
         }
         Ok(())
-    }
-}
-
-/// What a person says of a migration: short transactions, without the lease.
-impl Migrator {
-    pub(super) async fn vouch(&self, name: &str, phase: &str) -> Result<()> {
-        let entry = self.entry(name)?;
-        let index = phase_of(entry, phase)?;
-        let Some(release) = entry.phases().get(index).and_then(|info| info.gate.release()) else {
-            let deploys: Vec<_> = entry
-                .phases()
-                .iter()
-                .filter(|info| info.gate.release().is_some())
-                .map(|info| info.name)
-                .collect();
-            return Err(Error::new(
-                Kind::GateClosed,
-                format!(
-                    "phase {phase} of migration {name} is no deploy phase: it waits for nobody. Deploy phases are {}",
-                    super::settings::or_none(&deploys)
-                ),
-            ));
-        };
-        let look = self.look().await?;
-        look.ledger.listed(look.book.record(name), name)?;
-        look.conn.send("begin", "BEGIN").await?;
-        let vouched = self.vouch_locked(&look, entry, index, release).await;
-        finish(&look.conn, vouched).await
-    }
-
-    async fn vouch_locked(&self, look: &Look, entry: &Entry, index: usize, release: u16) -> Result<()> {
-        let name = entry.name();
-        look.ledger.lock(&look.conn, name, "UPDATE").await?;
-        let book = look.ledger.read(&look.conn).await?;
-        let record = look.ledger.listed(book.record(name), name)?;
-        unchanged(entry, record)?;
-        let phase = entry.phases().get(index).map_or("?", |info| info.name);
-        let passed = record.entered > index + 1
-            || record.entered == index + 1 && record.moving == Some(Direction::Forward);
-        let here = record.entered == index + 1 && record.moving.is_none();
-        if passed && record.moving != Some(Direction::Back) {
-            return Ok(());
-        }
-        if !here {
-            let standing = record.entered.checked_sub(1).and_then(|at| entry.phases().get(at));
-            return Err(Error::new(
-                Kind::GateClosed,
-                format!(
-                    "phase {phase} of migration {name} cannot be confirmed: the schema stands in {}{}. Confirm it once it stands in {phase}",
-                    standing.map_or("no phase yet", |info| info.name),
-                    match record.moving {
-                        None => "",
-                        Some(Direction::Forward) => ", on the way to the next",
-                        Some(Direction::Back) => ", which is being rolled back",
-                    }
-                ),
-            ));
-        }
-        if let Some(instance) = book.instances.iter().find(|instance| instance.release(name) < release) {
-            return Err(Error::new(
-                Kind::GateClosed,
-                format!(
-                    "phase {phase} of migration {name} waits for release {release}, and instance {} of {} is registered with release {}: stop it or deploy it, then confirm",
-                    instance.id,
-                    instance.service,
-                    instance.release(name)
-                ),
-            ));
-        }
-        look.ledger.confirm(&look.conn, name, phase).await
-    }
-
-    pub(super) async fn hold(&self, name: &str, paused: bool) -> Result<()> {
-        let mut look = self.look().await?;
-        match self.migrations.get(name) {
-            Some(entry) => {
-                if look.book.record(name).is_none() {
-                    if !paused {
-                        return Ok(());
-                    }
-                    self.found(&mut look).await?;
-                    look.ledger.put(&look.conn, entry).await?;
-                }
-            }
-            // One that only the ledger knows may be held all the same.
-            None if look.book.record(name).is_some() => {}
-            None => {
-                self.entry(name)?;
-            }
-        }
-        look.ledger.set_paused(&look.conn, name, paused).await
-    }
-
-    pub(super) async fn accept(&self, name: &str) -> Result<()> {
-        let entry = self.entry(name)?;
-        let look = self.look().await?;
-        look.ledger.listed(look.book.record(name), name)?;
-        look.conn.send("begin", "BEGIN").await?;
-        let accepted = async {
-            look.ledger.lock(&look.conn, name, "UPDATE").await?;
-            let book = look.ledger.read(&look.conn).await?;
-            let record = look.ledger.listed(book.record(name), name)?;
-            let reached = record.entered + usize::from(record.moving == Some(Direction::Forward));
-            let same = record.phases.iter().take(reached).map(|place| place.name.as_str());
-            if !same.eq(entry.phases().iter().take(reached).map(|info| info.name))
-                || record.done() && entry.phases().len() != record.phases.len()
-            {
-                return Err(Error::new(
-                    Kind::Changed,
-                    format!(
-                        "migration {name} cannot take this build's definition: its phases, as far as it has gone, were {}, and are now {}. Roll it back with the old build first, or write a new migration",
-                        record.phases.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "),
-                        entry.phases().iter().map(|p| p.name).collect::<Vec<_>>().join(", "),
-                    ),
-                ));
-            }
-            look.ledger.accept(&look.conn, entry).await
-        }
-        .await;
-        finish(&look.conn, accepted).await?;
-        tracing::warn!(target: "phasewise", migration = name, "an edited definition was accepted");
-        Ok(())
-    }
-
-    /// Where everything stands.
-    pub(super) async fn standing(&self) -> Result<super::status::Status> {
-        let look = self.look().await?;
-        Ok(self.describe(&look, Goal::Open))
     }
 }

@@ -17,7 +17,6 @@ pub(super) struct Facts {
     pub(super) scope: Scope,
     pub(super) role: String,
     pub(super) database: String,
-    /// The version of the ledger; `None` where there is no ledger.
     pub(super) has_ledger: bool,
     pub(super) has_ledger_schema: bool,
     deadlock_timeout: Duration,

@@ -179,7 +179,11 @@ impl Migrator {
     }
 
     /// Takes the database to be fresh: nothing waits for gates or soaks. For tests, and for databases that
-    /// nobody uses yet. A registered instance still holds back what it cannot stand.
+    /// nobody uses yet.
+    ///
+    /// As on a database that is fresh, a migration still stops before a phase that this build's own release could
+    /// not live in ([`run_to`](Migrator::run_to) and [`confirm`](Migrator::confirm) go beyond), and before one that
+    /// a registered instance could not.
     #[must_use]
     pub fn assume_fresh(mut self) -> Self {
         self.assume_fresh = true;
@@ -222,6 +226,9 @@ pub(super) fn phase_of(entry: &Entry, phase: &str) -> Result<usize> {
 
 impl Migrator {
     /// Drives what is open, and stops at closed gates and soaks. Registers nobody: for jobs and tests.
+    ///
+    /// On a fresh database, that is one where this run made the ledger and no table that a migration touches was
+    /// there yet, gates and soaks are open, up to the release that this build speaks.
     ///
     /// # Errors
     ///

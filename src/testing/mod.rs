@@ -1,4 +1,4 @@
-//! Throwaway Postgres servers and fresh databases, for tests and examples.
+//! Throwaway Postgres servers, fresh databases and workloads, for tests and examples.
 //!
 //! ```no_run
 //! use phasewise::testing::Server;
@@ -13,6 +13,8 @@
 //!     Ok(())
 //! }
 //! ```
+//!
+//! A [`Workload`] proves that a migration of yours stops nobody: clients that go on while it runs.
 //!
 //! [`Server::find`] looks for a server where one can be expected. These variables steer it:
 //!
@@ -49,6 +51,7 @@ mod server;
 mod settings;
 mod source;
 mod url;
+mod workload;
 
 #[cfg(unix)]
 mod account;
@@ -72,3 +75,4 @@ pub use database::Database;
 pub use error::StartError;
 pub use server::Server;
 pub use source::Source;
+pub use workload::{ClientSummary, Clients, Failed, Session, Summary, Workload};

@@ -7,7 +7,7 @@ use phasewise::testing::{Database, Server};
 use phasewise::{
     Action, BackfillPolicy, Batches, BuildIndex, Change, Context, DeployPhase, DropIndex, Event, Gate, Ident,
     Irreversible, Kind, LockMode, Migration, Migrations, Migrator, Phase, Result, Rollback, State, Step,
-    TableName, To, Touches, Window, Work, migrations,
+    TableName, Throttle, To, Touches, Window, Work, migrations,
 };
 use tokio_postgres::Client;
 
@@ -619,4 +619,139 @@ async fn a_half_entered_phase_is_rolled_back() {
     assert!(!one::<bool>(&client, &has_column()).await);
     client.batch_execute("ALTER TABLE hidden RENAME TO visits").await.unwrap();
     migrator.run_to("copy", "Deploy").await.unwrap();
+}
+
+#[tokio::test]
+async fn batches_pause_for_a_reason_and_wait_for_rows() {
+    struct Busy(Mutex<u32>);
+    #[async_trait::async_trait]
+    impl Throttle for Busy {
+        async fn hold(&self, _: &Client) -> Result<Option<String>> {
+            let mut left = self.0.lock().unwrap();
+            *left = left.saturating_sub(1);
+            Ok((*left > 0).then(|| "the disk is busy".to_owned()))
+        }
+    }
+    let (database, client) = with_rows(3_000).await;
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&events);
+    let migrator =
+        migrator(&database, &COPY).throttle(Busy(Mutex::new(2))).observe(move |event: &Event<'_>| {
+            heard.lock().unwrap().push(match event {
+                Event::Throttled { reason } => format!("throttled: {reason}"),
+                Event::Resumed => "resumed".into(),
+                Event::LockRetry { step, blockers, .. } => format!("{step}: {}", blockers.len()),
+                _ => return,
+            });
+        });
+    migrator.run().await.unwrap();
+    migrator.confirm("copy", "Deploy").await.unwrap();
+    client.batch_execute("BEGIN; UPDATE t SET a = a WHERE id = 1500").await.unwrap();
+    let run = tokio::spawn({
+        let migrator = migrator.clone();
+        async move { migrator.run().await }
+    });
+    tokio::time::sleep(Duration::from_millis(1_800)).await;
+    client.batch_execute("COMMIT").await.unwrap();
+    assert!(run.await.unwrap().unwrap().is_complete());
+    assert_eq!(one::<i64>(&client, "SELECT count(*) FROM t WHERE b = upper(a)").await, 3_000);
+    let events = events.lock().unwrap();
+    assert_eq!(events[..2], ["throttled: the disk is busy", "resumed"]);
+    assert!(events.iter().any(|event| event == "a batch: 1"), "{events:?}");
+}
+
+#[tokio::test]
+async fn a_soak_is_counted_by_the_database() {
+    #[derive(Clone, Copy)]
+    struct Slow;
+    #[derive(Clone, Copy)]
+    struct Wait;
+    #[derive(Clone, Copy)]
+    struct After;
+    impl Phase for Wait {
+        const NAME: &'static str = "Wait";
+        const WINDOW: Window = Window::new(0, 1);
+        const GATE: Gate = Gate::fleet(1).and_soak();
+        fn enter(&self, _: &Context<'_>) -> Result<Vec<Step>> {
+            Ok(Vec::new())
+        }
+        fn rollback(&self, _: &Context<'_>) -> Result<Rollback> {
+            Ok(Rollback::NOTHING)
+        }
+    }
+    impl Phase for After {
+        const NAME: &'static str = "After";
+        const WINDOW: Window = Window::new(1, 1);
+        fn enter(&self, _: &Context<'_>) -> Result<Vec<Step>> {
+            Ok(Vec::new())
+        }
+        fn rollback(&self, _: &Context<'_>) -> Result<Rollback> {
+            Ok(Rollback::NOTHING)
+        }
+    }
+    impl Change for Slow {
+        type Phases = (Wait, After);
+        fn phases(&self) -> Self::Phases {
+            (Wait, After)
+        }
+        fn definition(&self) -> String {
+            "slow".into()
+        }
+        fn touches(&self) -> Touches {
+            Touches::nothing().table(TableName::new("t"))
+        }
+    }
+    static SLOW: Migrations = migrations![Migration::new("slow", Slow).not_deployed()];
+    let (database, client) = with_rows(1).await;
+    let migrator = migrator(&database, &SLOW);
+    migrator.run().await.unwrap();
+    migrator.confirm("slow", "Wait").await.unwrap();
+    let report = migrator.run().await.unwrap();
+    assert!(matches!(report.get("slow").unwrap().state, State::Soaking { .. }), "{report}");
+    client.batch_execute("UPDATE phasewise.confirmations SET at = at - interval '14 days'").await.unwrap();
+    assert!(migrator.run().await.unwrap().is_complete());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_client_waits_longer_than_the_stall_budget() {
+    let (database, client) = with_rows(10).await;
+    let budget = Duration::from_millis(300);
+    // A reader that stays: ACCESS EXCLUSIVE queues behind it, and everybody else behind that.
+    client.batch_execute("BEGIN; SELECT * FROM t").await.unwrap();
+    let run = tokio::spawn({
+        let migrator = migrator(&database, &COPY).stall_budget(budget);
+        async move { migrator.run().await }
+    });
+    let other = database.connect().await.unwrap();
+    let begun = std::time::Instant::now();
+    let (mut worst, mut requests) = (Duration::ZERO, 0);
+    while begun.elapsed() < Duration::from_secs(4) {
+        let sent = std::time::Instant::now();
+        other.batch_execute("UPDATE t SET a = a WHERE id = 1").await.unwrap();
+        worst = worst.max(sent.elapsed());
+        requests += 1;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    client.batch_execute("COMMIT").await.unwrap();
+    run.await.unwrap().unwrap();
+    println!("{requests} requests, worst wait {} ms", worst.as_millis());
+    assert!(worst > budget / 3, "the lock was never tried for: {worst:?}");
+    assert!(worst < budget + Duration::from_millis(200), "{worst:?}");
+}
+
+#[tokio::test]
+async fn a_writer_that_is_still_open_is_waited_for() {
+    let (database, client) = with_rows(10).await;
+    let migrator = migrator(&database, &COPY);
+    migrator.run().await.unwrap();
+    migrator.confirm("copy", "Deploy").await.unwrap();
+    // Invisible to the batches, and wrong once it commits.
+    client.batch_execute("BEGIN; INSERT INTO t VALUES (11, 'row 11')").await.unwrap();
+    let run = tokio::spawn({
+        let migrator = migrator.clone();
+        async move { migrator.run_to("copy", "Fill").await }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(run.await.unwrap().unwrap().get("copy").unwrap().rows, 11);
 }

@@ -76,7 +76,8 @@ impl Ledger {
                         )
                         .await?;
                     if let Some(row) = rows.first() {
-                        facts.has_schema_and_ledger(get(row, "has_schema")?, get(row, "has_ledger")?);
+                        facts.has_ledger_schema = get(row, "has_schema")?;
+                        facts.has_ledger = get(row, "has_ledger")?;
                     }
                 }
                 Err(error) if error.kind() == Kind::Permission => {
@@ -147,13 +148,6 @@ impl Ledger {
             )
             .await?;
         rows.first().map_or(Ok(true), |row| get(row, "found"))
-    }
-}
-
-impl Facts {
-    fn has_schema_and_ledger(&mut self, schema: bool, ledger: bool) {
-        self.has_ledger_schema = schema;
-        self.has_ledger = ledger;
     }
 }
 

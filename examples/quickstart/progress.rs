@@ -1,0 +1,174 @@
+//! What the migrator says of itself: a bar on a terminal, plain lines elsewhere, and a table at the end.
+
+use std::io::IsTerminal;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use phasewise::{Event, Observer};
+
+use crate::fleet::Deploy;
+
+/// An observer that shows events as they come.
+#[derive(Debug)]
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    table: Vec<Line>,
+    rows: u64,
+    quarter: u64,
+}
+
+/// A line of the table.
+#[derive(Debug)]
+struct Line {
+    migration: String,
+    phase: String,
+    what: String,
+    took: Duration,
+    rows: Option<u64>,
+}
+
+impl Progress {
+    pub fn new() -> Self {
+        // The bar is drawn on stderr, between lines on stdout.
+        let terminal = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+        let bar = terminal.then(|| {
+            let style = ProgressStyle::with_template("{spinner} {msg} {wide_bar} {human_pos}/{human_len}");
+            let bar = ProgressBar::new(0);
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        Self { bar, state: Mutex::default() }
+    }
+
+    /// Prints a line.
+    pub fn say(&self, line: impl AsRef<str>) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| println!("{}", line.as_ref())),
+            None => println!("{}", line.as_ref()),
+        }
+    }
+
+    /// Notes a deploy of the application.
+    pub fn deployed(&self, migration: &str, deploy: &Deploy) {
+        let what = format!("{} → {}", deploy.from, deploy.to);
+        self.note(migration, "(deploy)", what, deploy.took, None);
+    }
+
+    /// Takes the bar away, and prints the table of what was done.
+    pub fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        let state = self.state();
+        let wide = |width: fn(&Line) -> &str| {
+            state.table.iter().map(|line| width(line).chars().count()).max().unwrap_or(0)
+        };
+        let (migration, phase, what) =
+            (wide(|line| &line.migration), wide(|line| &line.phase), wide(|line| &line.what));
+        let row = |a: &str, b: &str, c: &str, d: &str, e: &str| {
+            println!("{a:migration$}  {b:phase$}  {c:what$}  {d:>7}  {e:>9}");
+        };
+        println!();
+        row("migration", "phase", "what happened", "seconds", "rows");
+        for line in &state.table {
+            let seconds = format!("{:.2}", line.took.as_secs_f64());
+            row(
+                &line.migration,
+                &line.phase,
+                &line.what,
+                &seconds,
+                &line.rows.map(thousands).unwrap_or_default(),
+            );
+        }
+        println!();
+    }
+
+    fn note(&self, migration: &str, phase: &str, what: String, took: Duration, rows: Option<u64>) {
+        let shown = rows.map(|rows| format!(", {} rows", thousands(rows))).unwrap_or_default();
+        self.say(format!("  {phase:14} {what} in {:.2} s{shown}", took.as_secs_f64()));
+        let (migration, phase) = (migration.to_owned(), phase.to_owned());
+        self.state().table.push(Line { migration, phase, what, took, rows });
+    }
+
+    /// A phase is done: notes it, with the rows that were written since the last one.
+    fn phase(&self, migration: &str, phase: &str, what: &str, took: Duration) {
+        let rows = std::mem::take(&mut self.state().rows);
+        self.note(migration, phase, what.to_owned(), took, (rows > 0).then_some(rows));
+        if let Some(bar) = &self.bar {
+            bar.set_message("");
+            bar.set_length(0);
+            bar.set_position(0);
+        }
+    }
+
+    fn batch(&self, phase: &str, done: u64, estimate: Option<u64>) {
+        let Some(estimate) = estimate.filter(|rows| *rows > 0) else { return };
+        let done = done.min(estimate);
+        if let Some(bar) = &self.bar {
+            bar.set_length(estimate);
+            bar.set_position(done);
+            return;
+        }
+        let quarter = done * 4 / estimate;
+        let before = std::mem::replace(&mut self.state().quarter, quarter);
+        if quarter != before && quarter > 0 {
+            self.say(format!(
+                "  {phase:14} {} of about {} rows looked at",
+                thousands(done),
+                thousands(estimate)
+            ));
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Observer for Progress {
+    fn event(&self, event: &Event<'_>) {
+        match event {
+            Event::StepStarted { phase, step, .. } => {
+                if let Some(bar) = &self.bar {
+                    bar.set_message(format!("{phase}: {}", step.summary));
+                    bar.set_position(0);
+                }
+            }
+            Event::BatchDone { phase, done, estimate, .. } => self.batch(phase, *done, *estimate),
+            Event::StepDone { rows, .. } => self.state().rows += rows,
+            Event::PhaseEntered { migration, phase, took } => self.phase(migration, phase, "entered", *took),
+            Event::PhaseRolledBack { migration, phase, took } => {
+                self.phase(migration, phase, "rolled back", *took);
+            }
+            Event::LockRetry { step, attempt, blockers, .. } => {
+                let blockers: Vec<_> = blockers.iter().map(ToString::to_string).collect();
+                self.say(format!(
+                    "    {step}: try {attempt} for its lock gave way to {}",
+                    blockers.join("; ")
+                ));
+            }
+            Event::Throttled { reason } => self.say(format!("    the backfill pauses: {reason}")),
+            _ => {}
+        }
+    }
+}
+
+/// `200,000`
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
