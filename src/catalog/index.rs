@@ -32,4 +32,7 @@ pub struct Index {
     pub clustered: bool,
     /// Statistics targets of expression keys, by position (`ALTER INDEX … ALTER COLUMN … SET STATISTICS`).
     pub statistics: Vec<(i16, i32)>,
+    /// The indexes below a partitioned one, at any depth: (schema, table, index).
+    #[serde(default)]
+    pub children: Vec<(String, String, String)>,
 }

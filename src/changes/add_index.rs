@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
 use crate::ident::{Ident, TableName, check_names, quote};
 use crate::phase::Context;
-use crate::phases::add_index::{BuildConcurrently, IndexKey, IndexSpec, Keys};
+use crate::phases::add_index::{BuildConcurrently, IndexKey, IndexSpec, Keys, MAX_KEYS};
 use crate::steps::index;
 
 /// Adds an index while everybody reads and writes.
@@ -33,7 +33,7 @@ use crate::steps::index;
 ///     Migration::new(
 ///         "20261124_orders_open",
 ///         AddIndex::new("orders", "orders_open_idx")
-///             .keys(&[IndexKey::expression("lower({customer})"), IndexKey::column("placed_at").desc()])
+///             .keys([IndexKey::expression("lower({customer})"), IndexKey::column("placed_at").desc()])
 ///             .include(&["amount"])
 ///             .where_("{closed_at} is null")
 ///             .with(&[("fillfactor", "80")]),
@@ -79,9 +79,16 @@ impl AddIndex {
 
     /// On these columns and expressions, with their options, in this order.
     #[must_use]
-    pub const fn keys(mut self, keys: &'static [IndexKey]) -> Self {
-        assert!(!keys.is_empty(), "an index has no keys: name at least one column or expression");
-        self.spec.keys = Keys::Keys(keys);
+    pub const fn keys<const N: usize>(mut self, keys: [IndexKey; N]) -> Self {
+        assert!(N > 0, "an index has no keys: name at least one column or expression");
+        assert!(N <= MAX_KEYS, "an index has more than 32 keys, and Postgres takes no more: leave some out");
+        let mut all = [None; MAX_KEYS];
+        let mut i = 0;
+        while i < N {
+            all[i] = Some(keys[i]);
+            i += 1;
+        }
+        self.spec.keys = Keys::Keys(all);
         self
     }
 
@@ -182,7 +189,7 @@ impl Change for AddIndex {
         if matches!(spec.keys, Keys::Columns([])) {
             return Err(Error::new(
                 Kind::Definition,
-                format!("index {name} has no keys: add .columns(&[…]) or .keys(&[…])"),
+                format!("index {name} has no keys: add .columns(&[…]) or .keys([…])"),
             ));
         }
         for column in spec.columns() {
@@ -198,7 +205,8 @@ impl Change for AddIndex {
         }
         index::check_buildable(cx, table)?;
         if table.is_partitioned() && spec.unique {
-            for column in table.partition_key.iter().filter(|column| !spec.has_key(column)) {
+            let missing = table.partition_key.iter().find(|column| !spec.has_key(column));
+            if let Some(column) = missing {
                 return Err(Error::new(
                     Kind::Unsupported,
                     format!(

@@ -29,13 +29,13 @@ use crate::phases::create_table::{Column, Constraint, Create, TableSpec};
 /// static MIGRATIONS: Migrations = migrations![Migration::new(
 ///     "20261119_orders",
 ///     CreateTable::new("orders")
-///         .columns(&[
+///         .columns([
 ///             Column::new("id", "bigint").identity(),
 ///             Column::new("user_id", "bigint").not_null(),
 ///             Column::new("amount", "numeric(12, 2)").not_null().default("0"),
 ///         ])
 ///         .primary_key(&["id"])
-///         .constraints(&[
+///         .constraints([
 ///             Constraint::check("orders_amount_positive", "{amount} >= 0"),
 ///             Constraint::foreign_key("orders_user_id_fkey", &["user_id"], "users", &["id"]).on_delete(Action::Cascade),
 ///         ])
@@ -44,8 +44,8 @@ use crate::phases::create_table::{Column, Constraint, Create, TableSpec};
 /// # assert_eq!(MIGRATIONS.iter().len(), 1);
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub struct CreateTable {
-    spec: TableSpec,
+pub struct CreateTable<const N: usize = 0, const K: usize = 0> {
+    spec: TableSpec<N, K>,
 }
 
 impl CreateTable {
@@ -55,19 +55,21 @@ impl CreateTable {
         Self {
             spec: TableSpec {
                 name: TableName::new(name),
-                columns: &[],
+                columns: [],
                 primary_key: &[],
-                constraints: &[],
+                constraints: [],
                 comment: None,
             },
         }
     }
+}
 
+impl<const N: usize, const K: usize> CreateTable<N, K> {
     /// Its columns, in order.
     #[must_use]
-    pub const fn columns(mut self, columns: &'static [Column]) -> Self {
-        self.spec.columns = columns;
-        self
+    pub const fn columns<const M: usize>(self, columns: [Column; M]) -> CreateTable<M, K> {
+        let TableSpec { name, primary_key, constraints, comment, .. } = self.spec;
+        CreateTable { spec: TableSpec { name, columns, primary_key, constraints, comment } }
     }
 
     /// Its primary key.
@@ -80,9 +82,9 @@ impl CreateTable {
 
     /// UNIQUE, CHECK and FOREIGN KEY constraints.
     #[must_use]
-    pub const fn constraints(mut self, constraints: &'static [Constraint]) -> Self {
-        self.spec.constraints = constraints;
-        self
+    pub const fn constraints<const M: usize>(self, constraints: [Constraint; M]) -> CreateTable<N, M> {
+        let TableSpec { name, columns, primary_key, comment, .. } = self.spec;
+        CreateTable { spec: TableSpec { name, columns, primary_key, constraints, comment } }
     }
 
     /// A comment on the table.
@@ -93,8 +95,8 @@ impl CreateTable {
     }
 }
 
-impl Change for CreateTable {
-    type Phases = (Create,);
+impl<const N: usize, const K: usize> Change for CreateTable<N, K> {
+    type Phases = (Create<N, K>,);
 
     fn phases(&self) -> Self::Phases {
         (Create { spec: self.spec },)
@@ -102,7 +104,7 @@ impl Change for CreateTable {
 
     fn definition(&self) -> String {
         let mut text = format!("create table {}", self.spec.name);
-        for column in self.spec.columns {
+        for column in &self.spec.columns {
             let _ = write!(text, "\n column {}", column.sql());
             if let Some(comment) = column.comment {
                 let _ = write!(text, "\n  comment {comment}");
@@ -111,7 +113,7 @@ impl Change for CreateTable {
         for column in self.spec.primary_key {
             let _ = write!(text, "\n primary key {}", quote(column));
         }
-        for constraint in self.spec.constraints {
+        for constraint in &self.spec.constraints {
             let _ = write!(text, "\n {}", constraint.sql(|table| table.to_string()));
         }
         if let Some(comment) = self.spec.comment {
@@ -137,7 +139,7 @@ impl Change for CreateTable {
         if columns.is_empty() {
             return Err(Error::new(
                 Kind::Definition,
-                format!("table {sql} has no columns: add .columns(&[…])"),
+                format!("table {sql} has no columns: add .columns([…])"),
             ));
         }
         let schema = cx.snapshot.schema_of(name);

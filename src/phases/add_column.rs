@@ -140,8 +140,7 @@ impl ColumnSpec {
             ));
         }
         if let Some(expr) = &self.backfill {
-            let answer = trial::expr_answer(cx, &table.sql(), expr, name)?;
-            drop(answer);
+            trial::expr_answer(cx, &table.sql(), expr, name)?;
         }
         let collation = self.collate();
         let collation = collation.as_deref();

@@ -15,7 +15,7 @@ use crate::steps::{index, list};
 /// ```
 /// use phasewise::add_index::IndexKey;
 ///
-/// const KEYS: &[IndexKey] = &[
+/// const KEYS: [IndexKey; 2] = [
 ///     IndexKey::expression("lower({email})").opclass("text_pattern_ops"),
 ///     IndexKey::column("created_at").desc().nulls_last(),
 /// ];
@@ -111,10 +111,14 @@ impl IndexKey {
     }
 }
 
+/// Postgres has no more (`INDEX_MAX_KEYS`).
+pub(crate) const MAX_KEYS: usize = 32;
+
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a const cannot box")]
 pub(crate) enum Keys {
     Columns(&'static [&'static str]),
-    Keys(&'static [IndexKey]),
+    Keys([Option<IndexKey>; MAX_KEYS]),
 }
 
 /// An index as its user describes it.
@@ -135,9 +139,9 @@ pub(crate) struct IndexSpec {
 impl IndexSpec {
     /// Each key as SQL.
     pub(crate) fn key_list(&self) -> Vec<String> {
-        match self.keys {
+        match &self.keys {
             Keys::Columns(names) => names.iter().map(|name| quote(name)).collect(),
-            Keys::Keys(keys) => keys.iter().map(IndexKey::sql).collect(),
+            Keys::Keys(keys) => keys.iter().flatten().map(IndexKey::sql).collect(),
         }
     }
 
@@ -162,10 +166,11 @@ impl IndexSpec {
 
     /// Every column that it names.
     pub(crate) fn columns(&self) -> Vec<Ident> {
-        let mut names: Vec<&'static str> = match self.keys {
+        let mut names: Vec<&'static str> = match &self.keys {
             Keys::Columns(names) => names.to_vec(),
             Keys::Keys(keys) => keys
                 .iter()
+                .flatten()
                 .flat_map(|key| match key.what {
                     What::Column(name) => vec![name.as_str()],
                     What::Expression(expr) => expr.columns(),
@@ -181,11 +186,12 @@ impl IndexSpec {
 
     /// Whether `column` is one of the plain keys.
     pub(crate) fn has_key(&self, column: &str) -> bool {
-        match self.keys {
+        match &self.keys {
             Keys::Columns(names) => names.contains(&column),
-            Keys::Keys(keys) => {
-                keys.iter().any(|key| matches!(key.what, What::Column(name) if name.as_str() == column))
-            }
+            Keys::Keys(keys) => keys
+                .iter()
+                .flatten()
+                .any(|key| matches!(key.what, What::Column(name) if name.as_str() == column)),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::steps::{list, probe, trial};
 /// ```
 /// use phasewise::create_table::Column;
 ///
-/// const COLUMNS: &[Column] = &[
+/// const COLUMNS: [Column; 4] = [
 ///     Column::new("id", "bigint").identity(),
 ///     Column::new("amount", "numeric(12, 2)").not_null().default("0"),
 ///     Column::new("gross", "numeric").generated("{amount} * 1.19"),
@@ -134,7 +134,7 @@ impl Column {
 /// ```
 /// use phasewise::create_table::{Action, Constraint};
 ///
-/// const CONSTRAINTS: &[Constraint] = &[
+/// const CONSTRAINTS: [Constraint; 3] = [
 ///     Constraint::unique("orders_number_key", &["number"]),
 ///     Constraint::check("orders_amount_positive", "{amount} > 0"),
 ///     Constraint::foreign_key("orders_user_id_fkey", &["user_id"], "users", &["id"]).on_delete(Action::Cascade),
@@ -319,11 +319,11 @@ impl Constraint {
 
 /// A table as its user describes it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct TableSpec {
+pub(crate) struct TableSpec<const N: usize, const K: usize> {
     pub(crate) name: TableName,
-    pub(crate) columns: &'static [Column],
+    pub(crate) columns: [Column; N],
     pub(crate) primary_key: &'static [&'static str],
-    pub(crate) constraints: &'static [Constraint],
+    pub(crate) constraints: [Constraint; K],
     pub(crate) comment: Option<&'static str>,
 }
 
@@ -340,7 +340,7 @@ fn shape(oid: &str) -> String {
     )
 }
 
-impl TableSpec {
+impl<const N: usize, const K: usize> TableSpec<N, K> {
     fn create(&self, name: &str, temporary: bool, cx: &Context<'_>) -> String {
         let mut parts: Vec<String> = self.columns.iter().map(Column::sql).collect();
         if !self.primary_key.is_empty() {
@@ -370,13 +370,13 @@ impl TableSpec {
     }
 }
 
-/// `CreateTable`, its only phase.
+/// `CreateTable`, its only phase: of a table with `N` columns and `K` constraints.
 #[derive(Clone, Copy, Debug)]
-pub struct Create {
-    pub(crate) spec: TableSpec,
+pub struct Create<const N: usize, const K: usize> {
+    pub(crate) spec: TableSpec<N, K>,
 }
 
-impl Phase for Create {
+impl<const N: usize, const K: usize> Phase for Create<N, K> {
     const NAME: &'static str = "Create";
     const WINDOW: Window = Window::new(0, 0);
 
@@ -388,7 +388,7 @@ impl Phase for Create {
 
     fn enter(&self, cx: &Context<'_>) -> Result<Vec<Step>> {
         let spec = &self.spec;
-        for column in spec.columns {
+        for column in &spec.columns {
             trial::type_answer(cx, &column.typed())?;
         }
         let wanted: ShapeAnswer = trial::read(cx, &spec.key(cx))?;
@@ -445,7 +445,7 @@ impl Phase for Create {
                 .done_when(done),
             );
         }
-        for column in spec.columns {
+        for column in &spec.columns {
             let Some(comment) = column.comment else { continue };
             let name = column.name;
             let described = format!(
@@ -469,7 +469,7 @@ impl Phase for Create {
         let sql = cx.snapshot.sql_name(spec.name);
         let mut steps = Vec::new();
         // Each alone, so that at no moment more than two tables are locked.
-        for constraint in spec.constraints {
+        for constraint in &spec.constraints {
             let Some((table, _)) = constraint.references() else { continue };
             let referenced = cx.snapshot.sql_name(table);
             let name = constraint.name;

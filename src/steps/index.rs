@@ -26,18 +26,28 @@ const JOINED: &str = "pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid 
 /// rows); each partition's is built concurrently and attached, from the bottom up. Postgres makes the parent's
 /// valid when the last one is attached.
 pub(crate) fn build(table: &Table, name: &str, unique: bool, tail: &str, comment: Option<&str>) -> Vec<Step> {
-    let mut steps = if table.is_partitioned() {
-        partitioned(table, name, unique, tail)
-    } else {
-        vec![concurrently(&table.schema, &table.name, name, unique, tail)]
-    };
+    let mut steps = tree(table, name, unique, tail, &[]);
     steps.extend(comment.map(|comment| self::comment(table, name, comment)));
     steps
 }
 
-/// Builds an index like `index` under `name`: definition, statistics targets, comment.
+fn tree(
+    table: &Table,
+    name: &str,
+    unique: bool,
+    tail: &str,
+    children: &[(String, String, String)],
+) -> Vec<Step> {
+    if table.is_partitioned() {
+        partitioned(table, name, unique, tail, children)
+    } else {
+        vec![concurrently(&table.schema, &table.name, name, unique, tail)]
+    }
+}
+
+/// Builds an index like `index` under `name`: definition, names of the partitions' ones, statistics targets, comment.
 pub(crate) fn like(table: &Table, index: &Index, name: &str) -> Vec<Step> {
-    let mut steps = build(table, name, index.unique, &index.tail, None);
+    let mut steps = tree(table, name, index.unique, &index.tail, &index.children);
     let full = qualified(&table.schema, name);
     for (key, target) in &index.statistics {
         let sql = format!("ALTER INDEX {full} ALTER COLUMN {key} SET STATISTICS {target}");
@@ -108,11 +118,22 @@ pub(crate) fn check_buildable(cx: &Context<'_>, table: &Table) -> Result<()> {
     }
 }
 
-fn partitioned(table: &Table, name: &str, unique: bool, tail: &str) -> Vec<Step> {
+fn partitioned(
+    table: &Table,
+    name: &str,
+    unique: bool,
+    tail: &str,
+    children: &[(String, String, String)],
+) -> Vec<Step> {
+    let named = |schema: &str, partition: &str| {
+        let known = children.iter().find(|(s, t, _)| s == schema && t == partition);
+        // Else always with a hash: a plain name could be a user's own.
+        known.map_or_else(|| hashed(&format!("{partition}_{name}")), |(_, _, child)| child.clone())
+    };
     let mut steps = vec![on_only(&table.schema, &table.name, name, unique, tail)];
     // Parents come before children, so that an attachment further up finds its index.
     for leaf in &table.partitions {
-        let child = child_name(leaf, name);
+        let child = named(&leaf.schema, &leaf.name);
         steps.push(if leaf.partitioned {
             on_only(&leaf.schema, &leaf.name, &child, unique, tail)
         } else {
@@ -123,20 +144,11 @@ fn partitioned(table: &Table, name: &str, unique: bool, tail: &str) -> Vec<Step>
         let parent = if leaf.parent == table.name && leaf.parent_schema == table.schema {
             name.to_owned()
         } else {
-            child_of(&leaf.parent, name)
+            named(&leaf.parent_schema, &leaf.parent)
         };
-        steps.push(attach(leaf, &parent, &child_name(leaf, name)));
+        steps.push(attach(leaf, &parent, &named(&leaf.schema, &leaf.name)));
     }
     steps
-}
-
-/// The name of a partition's index. Always with a hash: a plain one could be a user's own.
-fn child_name(leaf: &Leaf, name: &str) -> String {
-    child_of(&leaf.name, name)
-}
-
-fn child_of(leaf: &str, name: &str) -> String {
-    hashed(&format!("{leaf}_{name}"))
 }
 
 fn concurrently(schema: &str, table: &str, name: &str, unique: bool, tail: &str) -> Step {

@@ -2,8 +2,8 @@
 
 use super::{constraint, index, probe};
 use crate::catalog::{Constraint, ConstraintKind, Index, Portrait, Table};
-use crate::ident::{derived, literal};
-use crate::step::{LockMode, Probe, Step};
+use crate::ident::literal;
+use crate::step::{LockMode, Step};
 
 /// Drops, one by one, what would go silently with the column, so that dropping it takes one brief lock on one table:
 /// foreign keys first (they lock two tables), then constraints, indexes `CONCURRENTLY`, statistics.
@@ -76,21 +76,12 @@ fn rebuild_constraint(table: &Table, portrait: &Portrait, found: &Constraint) ->
     steps
 }
 
-/// A UNIQUE constraint over an index that is built first. The index is renamed with `ADD CONSTRAINT`, so its own
-/// build is done too once the constraint is there.
+/// A UNIQUE constraint over an index that is built first, under the constraint's own name: it is found again then,
+/// before and after the constraint is there.
 fn unique(table: &Table, found: &Constraint, behind: &Index) -> Vec<Step> {
-    let temporary = derived(&["pw", &found.name, "index"]);
-    let add =
-        constraint::add_unique_using_index(table, &found.name, &temporary, found.deferrable, found.deferred);
-    let done = probe::constraint(&table.sql(), &found.name, "c.contype = 'u'");
-    let build = index::like(table, behind, &temporary).into_iter().map(|step| match &step.probe {
-        Probe::Sql(own) => {
-            let both = probe::either(own, &done);
-            step.done_when(both)
-        }
-        _ => step,
-    });
-    build.chain([add]).collect()
+    let name = &found.name;
+    let add = constraint::add_unique_using_index(table, name, name, found.deferrable, found.deferred);
+    index::like(table, behind, name).into_iter().chain([add]).collect()
 }
 
 fn drop_statistics(table: &Table, name: &str) -> Step {

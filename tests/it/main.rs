@@ -1,6 +1,10 @@
 //! Tests against real servers.
 
 mod exec;
+mod harness;
+mod locks;
+mod matrix;
 mod plan;
+mod round_trips;
 mod server;
 mod ui;

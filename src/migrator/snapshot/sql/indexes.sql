@@ -37,7 +37,17 @@ SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
     'statistics', COALESCE((
         SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(a.attnum, a.attstattarget) ORDER BY a.attnum)
         FROM pg_catalog.pg_attribute AS a
-        WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0), '[]')
+        WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0), '[]'),
+    'children', COALESCE((
+        WITH RECURSIVE below(oid) AS (
+            SELECT h.inhrelid FROM pg_catalog.pg_inherits AS h WHERE h.inhparent = i.indexrelid
+            UNION ALL
+            SELECT h.inhrelid FROM below JOIN pg_catalog.pg_inherits AS h ON h.inhparent = below.oid)
+        SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(pn.nspname, pt.relname, px.relname) ORDER BY pn.nspname, pt.relname)
+        FROM below JOIN pg_catalog.pg_index AS pi ON pi.indexrelid = below.oid
+        JOIN pg_catalog.pg_class AS px ON px.oid = below.oid
+        JOIN pg_catalog.pg_class AS pt ON pt.oid = pi.indrelid
+        JOIN pg_catalog.pg_namespace AS pn ON pn.oid = pt.relnamespace), '[]')
     ) ORDER BY ic.relname)
 FROM pg_catalog.pg_index AS i
 JOIN pg_catalog.pg_class AS ic ON ic.oid = i.indexrelid
