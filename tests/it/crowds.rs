@@ -82,11 +82,6 @@ const SAME: (&str, &[&str]) = ("SELECT count(*) FROM t WHERE a IS DISTINCT FROM 
 const SAME_INT: (&str, &[&str]) = ("SELECT count(*) FROM t WHERE a::bigint IS DISTINCT FROM b", KEPT);
 const NOTHING: (&str, &[&str]) = ("SELECT 0::bigint", &[]);
 
-const MADE: CreateTable = CreateTable::new("u")
-    .columns(&[create_table::Column::new("id", "int").not_null()])
-    .primary_key(&["id"])
-    .constraints(&[create_table::Constraint::foreign_key("u_t", &["id"], "t", &["id"])]);
-
 fires! {
     rename: TEXT, RenameColumn::new("t", "a", "b"), &[OLD, BOTH, BOTH_NEW, NEW], |n| format!("v{n}"), SAME;
     rename_synced: TEXT, RenameColumn::new("t", "a", "b").kept_in_sync(), &[OLD, NEW], |n| format!("v{n}"), SAME;
@@ -127,7 +122,8 @@ fires! {
     ], |n| format!("v{n}"), NOTHING;
     index: TEXT, AddIndex::new("t", "t_lower").columns(&["a", "id"]).unique(), &[OLD], |n| format!("v{n}"), NOTHING;
     index_partitioned: PARTS, AddIndex::new("t", "t_a_id").columns(&["a", "id"]), &[OLD_HOPS], |n| format!("v{n}"), NOTHING;
-    create: TEXT, MADE, &[OLD], |n| format!("v{n}"), NOTHING;
+    create: TEXT, CreateTable::new("u").columns([create_table::Column::new("id", "int").not_null()]).primary_key(&["id"])
+        .constraints([create_table::Constraint::foreign_key("u_t", &["id"], "t", &["id"])]), &[OLD], |n| format!("v{n}"), NOTHING;
     sql: TEXT, RunSql::new(&["COMMENT ON TABLE t IS 'x'", "ALTER TABLE t ADD c int"]).rollback(&["ALTER TABLE t DROP c", "COMMENT ON TABLE t IS NULL"]), &[OLD], |n| format!("v{n}"), NOTHING;
 }
 
