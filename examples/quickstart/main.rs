@@ -7,6 +7,8 @@
 //! It starts a throwaway Postgres by itself, or uses the one that `DATABASE_URL` leads to, in a database of its own
 //! that it drops at the end.
 
+#![allow(unreachable_pub, reason = "the modules of an example are seen by nobody else")]
+
 mod application;
 mod database;
 mod fleet;

@@ -93,7 +93,7 @@ pub(crate) fn add_unique_using_index(
 pub(crate) fn comment(table: &str, name: &str, comment: &str) -> Step {
     let sql = format!("COMMENT ON CONSTRAINT {} ON {table} IS {}", quote(name), literal(comment));
     Step::sql(format!("comment on constraint {}", quote(name)), sql)
-        .locks(table, LockMode::ShareUpdateExclusive)
+        .locks(table, LockMode::AccessShare)
         .done_when(probe::constraint(
             table,
             name,

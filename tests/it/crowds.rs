@@ -16,6 +16,23 @@ const fn release(insert: &'static str, update: &'static str, read: &'static str)
     }
 }
 
+/// Whether that table has a primary key on its first column.
+const fn has_key(table: &str) -> bool {
+    let (table, key) = (table.as_bytes(), b"(id int PRIMARY KEY");
+    let mut at = 0;
+    while at + key.len() <= table.len() {
+        let mut same = 0;
+        while same < key.len() && table[at + same] == key[same] {
+            same += 1;
+        }
+        if same == key.len() {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
 /// `name: setup, change, releases, value, (disagree, phases);`
 macro_rules! fires {
     ($($name:ident: $setup:expr, $change:expr, $releases:expr, $value:expr, $disagree:expr;)+) => {$(
@@ -27,6 +44,7 @@ macro_rules! fires {
                 case: Case { setup: $setup, migrations: &MIGRATIONS, schema: "public" },
                 releases: $releases,
                 value: $value,
+                storm: has_key($setup[0]),
                 disagree: $disagree,
             };
             hold(&FIRE).await;
@@ -67,6 +85,22 @@ const NUMBER: &[&str] = &[
 const SERIAL: &[&str] = &[
     "CREATE TABLE t (id int PRIMARY KEY, a serial, note text)",
     "INSERT INTO t (id) SELECT i FROM generate_series(100, 200) i",
+];
+
+/// What enforces something: the new column must before it is relied on, the old one must not any more.
+const UNIQUE: &[&str] = &[
+    "CREATE TABLE t (id int PRIMARY KEY, a varchar(30) NOT NULL DEFAULT 'none', note text, CONSTRAINT a_key UNIQUE (a))",
+    "ALTER TABLE t ADD CONSTRAINT a_check CHECK (a NOT IN ('', 'x'))",
+    "CREATE TABLE child (a varchar(30) REFERENCES t (a) ON UPDATE CASCADE ON DELETE CASCADE)",
+    "INSERT INTO t SELECT i, 'old ' || i FROM generate_series(100, 300) i",
+    "INSERT INTO child SELECT a FROM t WHERE id % 3 = 0",
+];
+const FOREIGN: &[&str] = &[
+    "CREATE TABLE t (id int PRIMARY KEY, a text NOT NULL, note text)",
+    "CREATE TABLE p (code text PRIMARY KEY)",
+    "INSERT INTO p SELECT 'p' || i FROM generate_series(0, 19) i",
+    "ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES p ON UPDATE CASCADE",
+    "INSERT INTO t SELECT i, 'p' || i % 20 FROM generate_series(100, 300) i",
 ];
 
 const OLD: Release = release(
@@ -121,6 +155,10 @@ fires! {
     rename_partitioned: PARTS, RenameColumn::new("t", "a", "b"), &[OLD, BOTH, BOTH_NEW, NEW], |n| format!("v{n}"), SAME;
     rename_partitioned_synced: PARTS, RenameColumn::new("t", "a", "b").kept_in_sync(), &[OLD_HOPS, NEW_HOPS], |n| format!("v{n}"), SAME;
     rename_triggered_synced: TIDY, RenameColumn::new("t", "a", "b").kept_in_sync(), &[OLD, NEW], |n| format!("v{n}"), SAME;
+    rename_unique: UNIQUE, RenameColumn::new("t", "a", "b"), &[OLD, BOTH, BOTH_NEW, NEW], |n| format!("v{n}"), SAME;
+    rename_unique_synced: UNIQUE, RenameColumn::new("t", "a", "b").kept_in_sync(), &[OLD, NEW], |n| format!("v{n}"), SAME;
+    rename_foreign: FOREIGN, RenameColumn::new("t", "a", "b"), &[OLD, BOTH, BOTH_NEW, NEW], |n| format!("p{}", n % 20), SAME;
+    rename_foreign_synced: FOREIGN, RenameColumn::new("t", "a", "b").kept_in_sync(), &[OLD, NEW], |n| format!("p{}", n % 20), SAME;
     retype: NUMBER, ChangeType::new("t", "a", "b", "bigint").up("{a}::bigint").down("{b}::int"), &[INT_OLD, INT_BOTH, INT_BOTH_NEW, INT_NEW], |n| (n % 1_000_000).to_string(), SAME_INT;
     retype_synced: NUMBER, ChangeType::new("t", "a", "b", "bigint").up("{a}::bigint").down("{b}::int").kept_in_sync(), &[INT_OLD, INT_NEW], |n| (n % 1_000_000).to_string(), SAME_INT;
     retype_serial: SERIAL, ChangeType::new("t", "a", "b", "bigint").up("{a}::bigint").down("{b}::int").kept_in_sync(), &[INT_OLD, INT_NEW], |n| (n % 1_000_000).to_string(), SAME_INT;

@@ -31,7 +31,11 @@ fn pgbench() -> PathBuf {
         let mut versions: Vec<PathBuf> = std::fs::read_dir(root)
             .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
             .unwrap_or_default();
-        versions.retain(|path| root == "/usr/lib/postgresql" || path.to_string_lossy().contains("pgsql") || path.to_string_lossy().contains("postgresql"));
+        versions.retain(|path| {
+            root == "/usr/lib/postgresql"
+                || path.to_string_lossy().contains("pgsql")
+                || path.to_string_lossy().contains("postgresql")
+        });
         versions.sort();
         places.extend(versions.into_iter().rev().map(|path| path.join("bin")));
     }
@@ -49,7 +53,13 @@ fn command(stage: &Stage) -> Command {
         #[cfg(unix)]
         Host::Unix(path) => path.display().to_string(),
     };
-    command.arg("-h").arg(host).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+        .arg("-h")
+        .arg(host)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     if let Some(port) = config.get_ports().first() {
         command.arg("-p").arg(port.to_string());
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use phasewise::{
-    ChangeType, DropColumn, AddColumn, Event, Kind, Migration, Migrations, RenameColumn, migrations,
+    AddColumn, ChangeType, DropColumn, Event, Kind, Migration, Migrations, RenameColumn, migrations,
 };
 use tokio_postgres::error::SqlState;
 
@@ -20,7 +20,8 @@ const NUMBERS: &[&str] = &[
     "INSERT INTO t SELECT i, i FROM generate_series(1, 50) i",
 ];
 
-static RENAME: Migrations = migrations![Migration::new("rename", RenameColumn::new("t", "a", "b")).not_deployed()];
+static RENAME: Migrations =
+    migrations![Migration::new("rename", RenameColumn::new("t", "a", "b")).not_deployed()];
 static SYNCED: Migrations =
     migrations![Migration::new("synced", RenameColumn::new("t", "a", "b").kept_in_sync()).not_deployed()];
 static LOSSY: Migrations = migrations![
@@ -74,8 +75,9 @@ async fn a_release_that_writes_one_column_only_is_caught_before_the_old_one_is_f
 
 #[tokio::test]
 async fn not_null_is_proven_without_a_scan_under_a_strong_lock() {
-    static FILL: Migrations =
-        migrations![Migration::new("fill", AddColumn::new("t", "b", "text").backfill("{a}").not_null()).not_deployed()];
+    static FILL: Migrations = migrations![
+        Migration::new("fill", AddColumn::new("t", "b", "text").backfill("{a}").not_null()).not_deployed()
+    ];
     static CASE: Case = case(T, &FILL);
     let stage = Stage::set(&CASE).await;
     let steps = Arc::new(Mutex::new(Vec::new()));
@@ -88,20 +90,34 @@ async fn not_null_is_proven_without_a_scan_under_a_strong_lock() {
     for number in 1..=CASE.phases().len() {
         stage.enter(&migrator, number).await;
     }
-    let steps = steps.lock().expect("not poisoned");
+    let steps = std::mem::take(&mut *steps.lock().expect("not poisoned"));
     assert!(steps.iter().any(|step| step.scans), "somebody must have looked at the rows");
     for step in steps.iter().filter(|step| step.scans) {
         assert!(step.locks.iter().all(|lock| !lock.mode.blocks_writes()), "{step:?}");
     }
-    assert!(one::<bool>(&stage.client, "SELECT attnotnull FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'b'").await);
+    assert!(
+        one::<bool>(
+            &stage.client,
+            "SELECT attnotnull FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'b'"
+        )
+        .await
+    );
     // What proved it is gone.
-    assert_eq!(one::<i64>(&stage.client, "SELECT count(*) FROM pg_constraint WHERE conrelid = 't'::regclass AND contype = 'c'").await, 0);
+    assert_eq!(
+        one::<i64>(
+            &stage.client,
+            "SELECT count(*) FROM pg_constraint WHERE conrelid = 't'::regclass AND contype = 'c'"
+        )
+        .await,
+        0
+    );
 }
 
 #[tokio::test]
 async fn a_not_null_that_a_row_breaks_is_reported_by_its_key() {
     static FILL: Migrations = migrations![
-        Migration::new("fill", AddColumn::new("t", "b", "text").backfill("nullif({a}, 'old 7')").not_null()).not_deployed()
+        Migration::new("fill", AddColumn::new("t", "b", "text").backfill("nullif({a}, 'old 7')").not_null())
+            .not_deployed()
     ];
     static CASE: Case = case(T, &FILL);
     let stage = Stage::set(&CASE).await;
@@ -118,8 +134,13 @@ async fn a_not_null_that_a_row_breaks_is_reported_by_its_key() {
 /// A row that an update moves behind the scan, by the very last batch.
 #[tokio::test]
 async fn rows_that_hop_behind_the_backfill_are_found() {
-    static CASE: Case = case(&["CREATE TABLE t (id int, a text NOT NULL, pad text) WITH (fillfactor = 100)",
-        "INSERT INTO t SELECT i, 'old ' || i, repeat('p', 1000) FROM generate_series(1, 60) i"], &RENAME);
+    static CASE: Case = case(
+        &[
+            "CREATE TABLE t (id int, a text NOT NULL, pad text) WITH (fillfactor = 100)",
+            "INSERT INTO t SELECT i, 'old ' || i, repeat('p', 1000) FROM generate_series(1, 60) i",
+        ],
+        &RENAME,
+    );
     let stage = Stage::set(&CASE).await;
     stage.forward(number(&CASE, "WriteBoth")).await;
     // Room at the front, so that what is written late lands there.
@@ -192,15 +213,24 @@ async fn copy_merge_and_on_conflict_go_through_the_triggers() {
     for (column, id) in [("a", 200), ("b", 300)] {
         copy(&stage, column, id).await;
         run(client, &format!("INSERT INTO t (id, {column}) VALUES (1, 'upserted {column}') ON CONFLICT (id) DO UPDATE SET {column} = excluded.{column}")).await;
-        assert_eq!(one::<String>(client, "SELECT a || b FROM t WHERE id = 1").await, format!("upserted {column}upserted {column}"));
+        assert_eq!(
+            one::<String>(client, "SELECT a || b FROM t WHERE id = 1").await,
+            format!("upserted {column}upserted {column}")
+        );
         if one::<i32>(client, "SELECT current_setting('server_version_num')::int").await >= 150_000 {
             run(client, &format!("MERGE INTO t USING (VALUES (2), ({id} + 1)) AS v (id) ON t.id = v.id
                 WHEN MATCHED THEN UPDATE SET {column} = 'merged {column}' WHEN NOT MATCHED THEN INSERT (id, {column}) VALUES (v.id, 'merged {column}')")).await;
-            let sql = format!("SELECT count(*) FROM t WHERE id IN (2, {id} + 1) AND a = 'merged {column}' AND b = a");
+            let sql = format!(
+                "SELECT count(*) FROM t WHERE id IN (2, {id} + 1) AND a = 'merged {column}' AND b = a"
+            );
             assert_eq!(one::<i64>(client, &sql).await, 2);
         }
     }
-    assert_eq!(one::<i64>(client, "SELECT count(*) FROM t WHERE id IN (200, 300) AND a = 'copied' AND b = 'copied'").await, 2);
+    assert_eq!(
+        one::<i64>(client, "SELECT count(*) FROM t WHERE id IN (200, 300) AND a = 'copied' AND b = 'copied'")
+            .await,
+        2
+    );
 }
 
 /// `COPY … FROM STDIN` of one line.
@@ -216,13 +246,19 @@ async fn copy(stage: &Stage, column: &str, id: i32) {
 
 #[tokio::test]
 async fn an_explicit_null_from_the_new_release_becomes_the_sources_default() {
-    static CASE: Case = case(&["CREATE TABLE t (id int PRIMARY KEY, a text DEFAULT 'the default')", "INSERT INTO t VALUES (1)"], &SYNCED);
+    static CASE: Case = case(
+        &["CREATE TABLE t (id int PRIMARY KEY, a text DEFAULT 'the default')", "INSERT INTO t VALUES (1)"],
+        &SYNCED,
+    );
     let stage = Stage::set(&CASE).await;
     let client = &stage.client;
     stage.forward(number(&CASE, "SwitchOver")).await;
     // The trigger cannot tell it from an old release's insert; the plan says so.
     run(client, "INSERT INTO t (id, b) VALUES (2, NULL)").await;
-    assert_eq!(one::<String>(client, "SELECT a || '/' || b FROM t WHERE id = 2").await, "the default/the default");
+    assert_eq!(
+        one::<String>(client, "SELECT a || '/' || b FROM t WHERE id = 2").await,
+        "the default/the default"
+    );
     // An update to null is a change like any other.
     run(client, "UPDATE t SET b = NULL WHERE id = 2").await;
     assert!(one::<bool>(client, "SELECT a IS NULL AND b IS NULL FROM t WHERE id = 2").await);
@@ -234,12 +270,15 @@ async fn an_explicit_null_from_the_new_release_becomes_the_sources_default() {
 
 #[tokio::test]
 async fn an_update_across_partitions_keeps_what_was_written() {
-    static CASE: Case = case(&[
-        "CREATE TABLE t (id int, a text, part int NOT NULL) PARTITION BY LIST (part)",
-        "CREATE TABLE t0 PARTITION OF t FOR VALUES IN (0)",
-        "CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1)",
-        "INSERT INTO t VALUES (1, 'one', 0)",
-    ], &SYNCED);
+    static CASE: Case = case(
+        &[
+            "CREATE TABLE t (id int, a text, part int NOT NULL) PARTITION BY LIST (part)",
+            "CREATE TABLE t0 PARTITION OF t FOR VALUES IN (0)",
+            "CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1)",
+            "INSERT INTO t VALUES (1, 'one', 0)",
+        ],
+        &SYNCED,
+    );
     let stage = Stage::set(&CASE).await;
     let client = &stage.client;
     let both = "SELECT concat(a, '/', b) FROM t WHERE id = 1";
@@ -247,7 +286,13 @@ async fn an_update_across_partitions_keeps_what_was_written() {
     stage.forward(number(&CASE, "InstallSync")).await;
     run(client, "UPDATE t SET part = 1 WHERE id = 1").await;
     assert_eq!(one::<String>(client, both).await, "one/one");
-    for (set, is) in [("a = 'two'", "two/two"), ("b = 'three'", "three/three"), ("a = NULL", "/"), ("b = 'four'", "four/four"), ("b = NULL", "/")] {
+    for (set, is) in [
+        ("a = 'two'", "two/two"),
+        ("b = 'three'", "three/three"),
+        ("a = NULL", "/"),
+        ("b = 'four'", "four/four"),
+        ("b = NULL", "/"),
+    ] {
         run(client, &format!("UPDATE t SET {set}, part = 1 - part WHERE id = 1")).await;
         assert_eq!(one::<String>(client, both).await, is, "{set}");
     }
@@ -286,28 +331,49 @@ async fn where_down_has_no_value_the_old_column_reads_null_and_is_whole_again_af
 #[tokio::test]
 async fn values_that_the_new_type_cannot_hold_come_back_from_the_archive() {
     static ROUNDED: Migrations = migrations![
-        Migration::new("rounded", ChangeType::new("t", "a", "b", "int").up("round({a})::int").down("{b}::numeric(8, 2)").kept_in_sync()).not_deployed()
+        Migration::new(
+            "rounded",
+            ChangeType::new("t", "a", "b", "int")
+                .up("round({a})::int")
+                .down("{b}::numeric(8, 2)")
+                .kept_in_sync()
+        )
+        .not_deployed()
     ];
-    static CASE: Case = case(&["CREATE TABLE t (id int PRIMARY KEY, a numeric(8, 2) NOT NULL)", "INSERT INTO t VALUES (1, 1.25), (2, 2.00), (3, 3.49)"], &ROUNDED);
+    static CASE: Case = case(
+        &[
+            "CREATE TABLE t (id int PRIMARY KEY, a numeric(8, 2) NOT NULL)",
+            "INSERT INTO t VALUES (1, 1.25), (2, 2.00), (3, 3.49)",
+        ],
+        &ROUNDED,
+    );
     let stage = Stage::set(&CASE).await;
     let client = &stage.client;
     stage.forward(CASE.phases().len()).await;
     // One row is written by the new release after the drop: there the new value counts.
     run(client, "UPDATE t SET b = 7 WHERE id = 3").await;
     stage.back(0).await;
-    let found: BTreeSet<String> =
-        client.query("SELECT id || '=' || a FROM t", &[]).await.expect("rows").iter().map(|row| row.get(0)).collect();
+    let found: BTreeSet<String> = client
+        .query("SELECT id || '=' || a FROM t", &[])
+        .await
+        .expect("rows")
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
     assert_eq!(found, ["1=1.25", "2=2.00", "3=7.00"].map(str::to_owned).into());
 }
 
 #[tokio::test]
 async fn a_stale_source_enforces_nothing() {
-    static CASE: Case = case(&[
-        "CREATE TABLE p (code text PRIMARY KEY)",
-        "CREATE TABLE t (id int PRIMARY KEY, a text NOT NULL UNIQUE REFERENCES p ON DELETE CASCADE)",
-        "INSERT INTO p SELECT 'p' || i FROM generate_series(1, 9) i",
-        "INSERT INTO t VALUES (1, 'p1'), (2, 'p2')",
-    ], &RENAME);
+    static CASE: Case = case(
+        &[
+            "CREATE TABLE p (code text PRIMARY KEY)",
+            "CREATE TABLE t (id int PRIMARY KEY, a text NOT NULL UNIQUE REFERENCES p ON DELETE CASCADE)",
+            "INSERT INTO p SELECT 'p' || i FROM generate_series(1, 9) i",
+            "INSERT INTO t VALUES (1, 'p1'), (2, 'p2')",
+        ],
+        &RENAME,
+    );
     let stage = Stage::set(&CASE).await;
     let client = &stage.client;
     stage.forward(number(&CASE, "StopOldWrites")).await;
@@ -324,8 +390,10 @@ async fn a_stale_source_enforces_nothing() {
 
 #[tokio::test]
 async fn a_dropped_column_comes_back_with_its_values_and_fills_what_was_written_without_it() {
-    static DROP: Migrations =
-        migrations![Migration::new("drop", DropColumn::new("t", "a").restore_with("'row ' || {id}").soak(Duration::ZERO)).not_deployed()];
+    static DROP: Migrations = migrations![
+        Migration::new("drop", DropColumn::new("t", "a").restore_with("'row ' || {id}").soak(Duration::ZERO))
+            .not_deployed()
+    ];
     static CASE: Case = case(T, &DROP);
     let stage = Stage::set(&CASE).await;
     let client = &stage.client;
@@ -335,5 +403,12 @@ async fn a_dropped_column_comes_back_with_its_values_and_fills_what_was_written_
     run(client, "INSERT INTO t (id) VALUES (101)").await;
     run(client, "DELETE FROM t WHERE id = 3").await;
     stage.back(0).await;
-    assert_eq!(one::<i64>(client, "SELECT count(*) FROM t WHERE a = CASE WHEN id < 100 THEN 'old ' ELSE 'row ' END || id").await, 51);
+    assert_eq!(
+        one::<i64>(
+            client,
+            "SELECT count(*) FROM t WHERE a = CASE WHEN id < 100 THEN 'old ' ELSE 'row ' END || id"
+        )
+        .await,
+        51
+    );
 }

@@ -46,6 +46,9 @@ pub(crate) struct Fire {
     pub(crate) releases: &'static [Release],
     /// The value number `n`, as readers see it.
     pub(crate) value: fn(u64) -> String,
+    /// Whether rows of numbers beyond the model's are written without any order among the writers: nothing must fail,
+    /// and the columns must agree all the same. Needs a key.
+    pub(crate) storm: bool,
     /// Counts the rows whose columns disagree, and the phases in which none may.
     pub(crate) disagree: (&'static str, &'static [&'static str]),
 }
@@ -141,6 +144,14 @@ impl Shared {
         while self.over.load(Ordering::SeqCst) == 0 {
             let live = self.live.read().await;
             let release = live.lo + u16::try_from(next() % u64::from(live.hi - live.lo + 1)).expect("small");
+            if self.fire.storm && next() % 3 == 0 {
+                if let Err(wrong) = self.blow(&client, release, next(), next()).await {
+                    self.wrong.lock().expect("not poisoned").push(wrong);
+                    self.over.store(1, Ordering::SeqCst);
+                    self.moved.notify_waiters();
+                }
+                continue;
+            }
             let row = usize::try_from(next() % ROWS as u64).expect("small");
             let mut model = self.rows[row].lock().await;
             let done = self.statement(&client, release, row, &mut model, next(), next()).await;
@@ -154,6 +165,22 @@ impl Shared {
             self.moved.notify_waiters();
             tokio::task::yield_now().await;
         }
+    }
+
+    /// A write that waits for no other.
+    async fn blow(&self, client: &Client, release: u16, choice: u64, number: u64) -> Result<(), String> {
+        let id = (ROWS as u64 + number % 2).to_string();
+        let value = (self.fire.value)(number);
+        let speaks = &self.fire.releases[usize::from(release)];
+        let sql = match choice % 5 {
+            0 => format!("{} ON CONFLICT (id) DO NOTHING", speaks.insert.0),
+            1 if !speaks.delete.is_empty() => speaks.delete.to_owned(),
+            _ => speaks.update.0.to_owned(),
+        };
+        let both = [(&id as &(dyn tokio_postgres::types::ToSql + Sync), Type::TEXT), (&value, Type::TEXT)];
+        let params = if sql.contains("$2") { &both[..] } else { &both[..1] };
+        let done = client.query_typed(&sql, params).await;
+        done.map(drop).map_err(|error| format!("release {release} failed: {error:?}: {sql}"))
     }
 
     async fn statement(

@@ -77,10 +77,10 @@ pub(crate) async fn back_and_forth(case: &'static Case) {
         stage.back(number).await;
         look.assert_same(&Look::at(&stage, &before).await, true, &format!("{when}, twice"));
     }
-    for number in 1..=last {
+    for (number, look) in looks.iter().enumerate().skip(1) {
         stage.forward(number).await;
         let when = format!("forward again to {}", name(number));
-        looks[number].assert_same(&Look::at(&stage, &before).await, filled(case, number), &when);
+        look.assert_same(&Look::at(&stage, &before).await, filled(case, number), &when);
     }
     stage.back(0).await;
     looks[0].assert_same(&Look::at(&stage, &before).await, true, "from the end to the start at once");
