@@ -19,7 +19,11 @@ pub struct Progress {
 #[derive(Debug, Default)]
 struct State {
     table: Vec<Line>,
+    /// Rows that the steps of the phase have written so far.
     rows: u64,
+    /// What the step under way does.
+    step: String,
+    /// Its last quarter that was printed.
     quarter: u64,
 }
 
@@ -77,15 +81,9 @@ impl Progress {
         };
         println!();
         row("migration", "phase", "what happened", "seconds", "rows");
-        for line in &state.table {
-            let seconds = format!("{:.2}", line.took.as_secs_f64());
-            row(
-                &line.migration,
-                &line.phase,
-                &line.what,
-                &seconds,
-                &line.rows.map(thousands).unwrap_or_default(),
-            );
+        for Line { migration, phase, what, took, rows } in &state.table {
+            let seconds = format!("{:.2}", took.as_secs_f64());
+            row(migration, phase, what, &seconds, &rows.map_or_else(|| "–".to_owned(), thousands));
         }
         println!();
     }
@@ -108,7 +106,7 @@ impl Progress {
         }
     }
 
-    fn batch(&self, phase: &str, done: u64, estimate: Option<u64>) {
+    fn batch(&self, done: u64, estimate: Option<u64>) {
         let Some(estimate) = estimate.filter(|rows| *rows > 0) else { return };
         let done = done.min(estimate);
         if let Some(bar) = &self.bar {
@@ -117,14 +115,15 @@ impl Progress {
             return;
         }
         let quarter = done * 4 / estimate;
-        let before = std::mem::replace(&mut self.state().quarter, quarter);
-        if quarter != before && quarter > 0 {
-            self.say(format!(
-                "  {phase:14} {} of about {} rows looked at",
-                thousands(done),
-                thousands(estimate)
-            ));
-        }
+        let step = {
+            let mut state = self.state();
+            // It goes back where another pass begins.
+            if quarter == std::mem::replace(&mut state.quarter, quarter) || quarter == 0 {
+                return;
+            }
+            state.step.clone()
+        };
+        self.say(format!("    {step}: {} of about {} rows", thousands(done), thousands(estimate)));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -138,11 +137,15 @@ impl Observer for Progress {
             Event::StepStarted { phase, step, .. } => {
                 if let Some(bar) = &self.bar {
                     bar.set_message(format!("{phase}: {}", step.summary));
+                    bar.set_length(0);
                     bar.set_position(0);
                 }
+                let mut state = self.state();
+                (state.step, state.quarter) = (step.summary.clone(), 0);
             }
-            Event::BatchDone { phase, done, estimate, .. } => self.batch(phase, *done, *estimate),
+            Event::BatchDone { done, estimate, .. } => self.batch(*done, *estimate),
             Event::StepDone { rows, .. } => self.state().rows += rows,
+            Event::Waiting { migration, state } => self.say(format!("  {migration} {state}")),
             Event::PhaseEntered { migration, phase, took } => self.phase(migration, phase, "entered", *took),
             Event::PhaseRolledBack { migration, phase, took } => {
                 self.phase(migration, phase, "rolled back", *took);

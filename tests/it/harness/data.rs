@@ -27,7 +27,9 @@ pub(crate) async fn dump(client: &Client, only: Option<&Columns>) -> String {
     for (schema, table) in &tables {
         let named: Vec<_> = found
             .iter()
-            .filter(|column| &column.0 == schema && &column.1 == table && only.is_none_or(|only| only.contains(*column)))
+            .filter(|column| {
+                &column.0 == schema && &column.1 == table && only.is_none_or(|only| only.contains(*column))
+            })
             .map(|(_, _, name)| format!("{}, t.{}::text", phasewise::ident::literal(name), quote(name)))
             .collect();
         let sql = format!(
@@ -49,7 +51,10 @@ pub(crate) async fn sequences(client: &Client) -> String {
     let mut lines = Vec::new();
     for row in client.query(sql, &[]).await.expect("sequences") {
         let name: String = row.get(0);
-        let at = client.query_one(&format!("SELECT last_value, is_called FROM {name}"), &[]).await.expect("a sequence");
+        let at = client
+            .query_one(&format!("SELECT last_value, is_called FROM {name}"), &[])
+            .await
+            .expect("a sequence");
         lines.push(format!("{} {}", at.get::<_, i64>(0), at.get::<_, bool>(1)));
     }
     lines.join("\n")

@@ -75,7 +75,8 @@ impl Stage {
         if !one::<bool>(&self.client, "SELECT to_regclass('phasewise.migrations') IS NOT NULL").await {
             return 0;
         }
-        let entered: i64 = one(&self.client, "SELECT coalesce(sum(entered), 0) FROM phasewise.migrations").await;
+        let entered: i64 =
+            one(&self.client, "SELECT coalesce(sum(entered), 0) FROM phasewise.migrations").await;
         usize::try_from(entered).expect("a number")
     }
 
@@ -96,7 +97,8 @@ impl Stage {
             migrator.confirm(name, phases[number - 2].name).await.expect("a confirmation");
         }
         let phase = phases[number - 1].name;
-        let report = migrator.run_to(name, phase).await.unwrap_or_else(|error| panic!("{name} to {phase}: {error}"));
+        let report =
+            migrator.run_to(name, phase).await.unwrap_or_else(|error| panic!("{name} to {phase}: {error}"));
         let done = report.get(name).expect("a report");
         assert_eq!(done.entered, [phase], "{name} did not enter {phase}: {report}");
     }
@@ -132,8 +134,10 @@ pub(crate) fn same(expected: &str, found: &str, when: &str) {
     }
     let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
     let (before, now) = (lines(expected), lines(found));
-    let gone: Vec<_> = before.iter().filter(|line| !now.contains(line)).map(|line| format!("- {line}")).collect();
-    let new: Vec<_> = now.iter().filter(|line| !before.contains(line)).map(|line| format!("+ {line}")).collect();
+    let gone: Vec<_> =
+        before.iter().filter(|line| !now.contains(line)).map(|line| format!("- {line}")).collect();
+    let new: Vec<_> =
+        now.iter().filter(|line| !before.contains(line)).map(|line| format!("+ {line}")).collect();
     panic!("{when}:\n{}\n{}", gone.join("\n"), new.join("\n"));
 }
 
