@@ -32,8 +32,10 @@ impl Sync<'_> {
         vec![
             self.function("insert", &insert),
             self.function("update", &update),
-            self.trigger("insert", "INSERT", ""),
+            // An update that moves a row to another partition ends as an insert. Without the update trigger that
+            // insert would look like one of the new release, and the old release's value would be lost.
             self.trigger("update", "UPDATE", &format!(" WHEN ({})", self.when)),
+            self.trigger("insert", "INSERT", ""),
         ]
     }
 
@@ -83,7 +85,8 @@ impl Sync<'_> {
 /// Drops triggers, then functions.
 pub(crate) fn remove(table: &Table, ledger_schema: &str, source: &str, target: &str) -> Vec<Step> {
     let mut steps = Vec::new();
-    for event in ["update", "insert"] {
+    // The other way round than they were made, for the same reason.
+    for event in ["insert", "update"] {
         let name = trigger(source, target, event);
         let sql = format!("DROP TRIGGER {} ON {}", quote(&name), table.sql());
         steps.push(

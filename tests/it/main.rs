@@ -1,5 +1,6 @@
 //! Tests against real servers.
 
+mod crowds;
 mod exec;
 mod harness;
 mod locks;

@@ -7,7 +7,7 @@ use super::{Replace, Writer, carried, carried::Carried};
 use crate::catalog::{Question, Table};
 use crate::error::Result;
 use crate::phase::{Context, Phase, Rollback, Window};
-use crate::step::{Batches, Marker, Step, Work};
+use crate::step::{Action, Batches, Marker, Step, Work};
 use crate::steps::column;
 
 /// Fills the target in batches that repair differences, verifies, then builds the source's indexes and constraints
@@ -73,6 +73,16 @@ fn forward(replace: &Replace, table: &Table, values: &Values<'_>) -> Step {
     let summary = format!("backfill {} from {}", replace.target.quoted(), replace.source.quoted());
     let set = format!("{} = {}", replace.target.quoted(), values.up("t"));
     Step::batches(summary, batches(table, set, values.disagree("t"), Marker::Forward))
+}
+
+/// Batches in which the target wins, once and unverified: for a source that nothing reads yet, while a release may be
+/// live that does not write it.
+pub(super) fn backward_once(replace: &Replace, table: &Table, values: &Values<'_>) -> Step {
+    let mut step = backward(replace, table, values);
+    if let Action::Batches(batches) = &mut step.action {
+        batches.verify = "false".to_owned();
+    }
+    step
 }
 
 /// Batches in which the target wins.

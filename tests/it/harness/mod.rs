@@ -141,33 +141,60 @@ pub(crate) fn same(expected: &str, found: &str, when: &str) {
     panic!("{when}:\n{}\n{}", gone.join("\n"), new.join("\n"));
 }
 
-/// The three rounds for each case: `name: setup, change;`.
-macro_rules! cases {
+/// A module with tests per case: `thorough! { name: setup, change; }`.
+///
+/// * `thorough!`: [`rounds::back_and_forth`], [`rounds::from_everywhere`], and its locks;
+/// * `steady!`: without the second;
+/// * `brief!`: [`rounds::there_and_back`] alone, for a kind of table or type that differs in little.
+macro_rules! thorough {
     ($($name:ident: $setup:expr, $change:expr;)+) => {$(
         mod $name {
-            #[allow(unused_imports, reason = "not every change needs the same")]
-            use super::*;
-
-            static MIGRATIONS: phasewise::Migrations =
-                phasewise::migrations![phasewise::Migration::new(stringify!($name), $change).not_deployed()];
-            static CASE: crate::harness::Case =
-                crate::harness::Case { setup: $setup, migrations: &MIGRATIONS, schema: "public" };
-
-            #[tokio::test]
-            async fn back_and_forth() {
-                crate::harness::rounds::back_and_forth(&CASE).await;
-            }
-
-            #[tokio::test]
-            async fn from_everywhere() {
-                crate::harness::rounds::from_everywhere(&CASE).await;
-            }
-
-            #[tokio::test]
-            async fn locks() {
-                crate::locks::compare(&CASE).await;
-            }
+            crate::harness::case!($name, $setup, $change);
+            crate::harness::test!(back_and_forth, from_everywhere, locks);
         }
     )+};
 }
-pub(crate) use cases;
+pub(crate) use thorough;
+
+macro_rules! steady {
+    ($($name:ident: $setup:expr, $change:expr;)+) => {$(
+        mod $name {
+            crate::harness::case!($name, $setup, $change);
+            crate::harness::test!(back_and_forth, locks);
+        }
+    )+};
+}
+pub(crate) use steady;
+
+macro_rules! brief {
+    ($($name:ident: $setup:expr, $change:expr;)+) => {$(
+        mod $name {
+            crate::harness::case!($name, $setup, $change);
+            crate::harness::test!(there_and_back);
+        }
+    )+};
+}
+pub(crate) use brief;
+
+macro_rules! case {
+    ($name:ident, $setup:expr, $change:expr) => {
+        #[allow(unused_imports, reason = "not every change needs the same")]
+        use super::*;
+
+        static MIGRATIONS: phasewise::Migrations =
+            phasewise::migrations![phasewise::Migration::new(stringify!($name), $change).not_deployed()];
+        static CASE: crate::harness::Case =
+            crate::harness::Case { setup: $setup, migrations: &MIGRATIONS, schema: "public" };
+    };
+}
+pub(crate) use case;
+
+macro_rules! test {
+    ($($round:ident),+) => {$(
+        #[tokio::test]
+        async fn $round() {
+            crate::harness::rounds::$round(&CASE).await;
+        }
+    )+};
+}
+pub(crate) use test;

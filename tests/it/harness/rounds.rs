@@ -89,6 +89,30 @@ async fn rewind(stage: &Stage, set: &str) {
     assert_eq!(rewound.expect("a ledger that can be rewound"), 1);
 }
 
+/// Forward, back one by one, and forward again.
+pub(crate) async fn there_and_back(case: &'static Case) {
+    let stage = Stage::set(case).await;
+    let before = data::columns(&stage.client).await;
+    let last = case.phases().len();
+    let mut looks = vec![Look::at(&stage, &before).await];
+    for number in 1..=last {
+        stage.forward(number).await;
+        looks.push(Look::at(&stage, &before).await);
+    }
+    for number in (0..last).rev() {
+        stage.back(number).await;
+        let when = format!("{} rolled back", case.phases()[number].name);
+        looks[number].assert_same(&Look::at(&stage, &before).await, filled(case, number), &when);
+    }
+    stage.forward(last).await;
+    looks[last].assert_same(&Look::at(&stage, &before).await, true, "the end again");
+}
+
+/// Every step's locks, forward, back and forward again.
+pub(crate) async fn locks(case: &'static Case) {
+    crate::locks::compare(case).await;
+}
+
 /// From every phase to the start at once, and forward to the next one.
 pub(crate) async fn from_everywhere(case: &'static Case) {
     let stage = Stage::set(case).await;

@@ -2,4 +2,5 @@
 
 mod setups;
 
+mod others;
 mod replace;
