@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use phasewise::{Event, Observer};
+use phasewise::{Event, Observer, State};
 
 use crate::fleet::Deploy;
 
@@ -13,16 +13,17 @@ use crate::fleet::Deploy;
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
-    state: Mutex<State>,
+    seen: Mutex<Seen>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Seen {
     table: Vec<Line>,
     /// Rows that the steps of the phase have written so far.
     rows: u64,
     /// What the step under way does.
     step: String,
+    again: &'static str,
     /// Its last quarter that was printed.
     quarter: u64,
 }
@@ -48,7 +49,7 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Self { bar, state: Mutex::default() }
+        Self { bar, seen: Mutex::default() }
     }
 
     /// Prints a line.
@@ -70,9 +71,9 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let state = self.state();
+        let seen = self.seen();
         let wide = |width: fn(&Line) -> &str| {
-            state.table.iter().map(|line| width(line).chars().count()).max().unwrap_or(0)
+            seen.table.iter().map(|line| width(line).chars().count()).max().unwrap_or(0)
         };
         let (migration, phase, what) =
             (wide(|line| &line.migration), wide(|line| &line.phase), wide(|line| &line.what));
@@ -81,7 +82,7 @@ impl Progress {
         };
         println!();
         row("migration", "phase", "what happened", "seconds", "rows");
-        for Line { migration, phase, what, took, rows } in &state.table {
+        for Line { migration, phase, what, took, rows } in &seen.table {
             let seconds = format!("{:.2}", took.as_secs_f64());
             row(migration, phase, what, &seconds, &rows.map_or_else(|| "–".to_owned(), thousands));
         }
@@ -92,12 +93,12 @@ impl Progress {
         let shown = rows.map(|rows| format!(", {} rows", thousands(rows))).unwrap_or_default();
         self.say(format!("  {phase:14} {what} in {:.2} s{shown}", took.as_secs_f64()));
         let (migration, phase) = (migration.to_owned(), phase.to_owned());
-        self.state().table.push(Line { migration, phase, what, took, rows });
+        self.seen().table.push(Line { migration, phase, what, took, rows });
     }
 
     /// A phase is done: notes it, with the rows that were written since the last one.
     fn phase(&self, migration: &str, phase: &str, what: &str, took: Duration) {
-        let rows = std::mem::take(&mut self.state().rows);
+        let rows = std::mem::take(&mut self.seen().rows);
         self.note(migration, phase, what.to_owned(), took, (rows > 0).then_some(rows));
         if let Some(bar) = &self.bar {
             bar.set_message("");
@@ -116,18 +117,22 @@ impl Progress {
         }
         let quarter = done * 4 / estimate;
         let step = {
-            let mut state = self.state();
-            // It goes back where another pass begins.
-            if quarter == std::mem::replace(&mut state.quarter, quarter) || quarter == 0 {
+            let mut seen = self.seen();
+            let before = std::mem::replace(&mut seen.quarter, quarter);
+            if quarter < before {
+                // Clients moved rows past the walk, or wrote them only after it: they are looked for once more.
+                seen.again = ", once more";
+            }
+            if quarter == before || quarter == 0 {
                 return;
             }
-            state.step.clone()
+            format!("{}{}", seen.step, seen.again)
         };
         self.say(format!("    {step}: {} of about {} rows", thousands(done), thousands(estimate)));
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -140,12 +145,14 @@ impl Observer for Progress {
                     bar.set_length(0);
                     bar.set_position(0);
                 }
-                let mut state = self.state();
-                (state.step, state.quarter) = (step.summary.clone(), 0);
+                let mut seen = self.seen();
+                (seen.step, seen.again, seen.quarter) = (step.summary.clone(), "", 0);
             }
             Event::BatchDone { done, estimate, .. } => self.batch(*done, *estimate),
-            Event::StepDone { rows, .. } => self.state().rows += rows,
-            Event::Waiting { migration, state } => self.say(format!("  {migration} {state}")),
+            Event::StepDone { rows, .. } => self.seen().rows += rows,
+            Event::Waiting { state: State::Waiting { gate, .. }, .. } => {
+                self.say(format!("  {:14} waits for {gate}", "(gate)"));
+            }
             Event::PhaseEntered { migration, phase, took } => self.phase(migration, phase, "entered", *took),
             Event::PhaseRolledBack { migration, phase, took } => {
                 self.phase(migration, phase, "rolled back", *took);

@@ -1,6 +1,8 @@
 //! Every release of every change beside its phases: forward, back and forward again, with nothing failed or stale.
 
-use phasewise::{AddColumn, AddIndex, ChangeType, CreateTable, DropColumn, RenameColumn, RunSql, create_table};
+use phasewise::{
+    AddColumn, AddIndex, ChangeType, CreateTable, DropColumn, RenameColumn, RunSql, create_table,
+};
 
 use crate::harness::Case;
 use crate::harness::crowd::{Fire, Leaves, Release, hold};
@@ -46,7 +48,10 @@ const PARTS: &[&str] = &[
     "CREATE INDEX ON t (a)",
     "INSERT INTO t (id, a, part) SELECT i, 'old ' || i, i % 2 FROM generate_series(100, 400) i",
 ];
-const KEYLESS: &[&str] = &["CREATE TABLE t (id int, a text, note text)", "INSERT INTO t SELECT i, 'old' FROM generate_series(100, 200) i"];
+const KEYLESS: &[&str] = &[
+    "CREATE TABLE t (id int, a text, note text)",
+    "INSERT INTO t SELECT i, 'old' FROM generate_series(100, 200) i",
+];
 const TIDY: &[&str] = &[
     "CREATE TABLE t (id int PRIMARY KEY, a text NOT NULL, note text, at timestamptz)",
     "CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.at := clock_timestamp(); NEW.note := 'stamped'; RETURN NEW; END$$",
@@ -64,18 +69,44 @@ const SERIAL: &[&str] = &[
     "INSERT INTO t (id) SELECT i FROM generate_series(100, 200) i",
 ];
 
-const OLD: Release = release("INSERT INTO t (id, a) VALUES ($1::int, $2)", "UPDATE t SET a = $2 WHERE id = $1::int", "SELECT a FROM t WHERE id = $1::int");
-const BOTH: Release = release("INSERT INTO t (id, a, b) VALUES ($1::int, $2, $2)", "UPDATE t SET a = $2, b = $2 WHERE id = $1::int", "SELECT a FROM t WHERE id = $1::int");
+const OLD: Release = release(
+    "INSERT INTO t (id, a) VALUES ($1::int, $2)",
+    "UPDATE t SET a = $2 WHERE id = $1::int",
+    "SELECT a FROM t WHERE id = $1::int",
+);
+const BOTH: Release = release(
+    "INSERT INTO t (id, a, b) VALUES ($1::int, $2, $2)",
+    "UPDATE t SET a = $2, b = $2 WHERE id = $1::int",
+    "SELECT a FROM t WHERE id = $1::int",
+);
 const BOTH_NEW: Release = Release { read: "SELECT b FROM t WHERE id = $1::int", ..BOTH };
-const NEW: Release = release("INSERT INTO t (id, b) VALUES ($1::int, $2)", "UPDATE t SET b = $2 WHERE id = $1::int", "SELECT b FROM t WHERE id = $1::int");
+const NEW: Release = release(
+    "INSERT INTO t (id, b) VALUES ($1::int, $2)",
+    "UPDATE t SET b = $2 WHERE id = $1::int",
+    "SELECT b FROM t WHERE id = $1::int",
+);
 /// Each update sends the row to the other partition.
-const OLD_HOPS: Release = Release { update: ("UPDATE t SET a = $2, part = 1 - part WHERE id = $1::int", Leaves::Written), ..OLD };
-const NEW_HOPS: Release = Release { update: ("UPDATE t SET b = $2, part = 1 - part WHERE id = $1::int", Leaves::Written), ..NEW };
+const OLD_HOPS: Release =
+    Release { update: ("UPDATE t SET a = $2, part = 1 - part WHERE id = $1::int", Leaves::Written), ..OLD };
+const NEW_HOPS: Release =
+    Release { update: ("UPDATE t SET b = $2, part = 1 - part WHERE id = $1::int", Leaves::Written), ..NEW };
 
-const INT_OLD: Release = release("INSERT INTO t (id, a) VALUES ($1::int, $2::int)", "UPDATE t SET a = $2::int WHERE id = $1::int", "SELECT a::text FROM t WHERE id = $1::int");
-const INT_BOTH: Release = release("INSERT INTO t (id, a, b) VALUES ($1::int, $2::int, $2::bigint)", "UPDATE t SET a = $2::int, b = $2::bigint WHERE id = $1::int", "SELECT a::text FROM t WHERE id = $1::int");
+const INT_OLD: Release = release(
+    "INSERT INTO t (id, a) VALUES ($1::int, $2::int)",
+    "UPDATE t SET a = $2::int WHERE id = $1::int",
+    "SELECT a::text FROM t WHERE id = $1::int",
+);
+const INT_BOTH: Release = release(
+    "INSERT INTO t (id, a, b) VALUES ($1::int, $2::int, $2::bigint)",
+    "UPDATE t SET a = $2::int, b = $2::bigint WHERE id = $1::int",
+    "SELECT a::text FROM t WHERE id = $1::int",
+);
 const INT_BOTH_NEW: Release = Release { read: "SELECT b::text FROM t WHERE id = $1::int", ..INT_BOTH };
-const INT_NEW: Release = release("INSERT INTO t (id, b) VALUES ($1::int, $2::bigint)", "UPDATE t SET b = $2::bigint WHERE id = $1::int", "SELECT b::text FROM t WHERE id = $1::int");
+const INT_NEW: Release = release(
+    "INSERT INTO t (id, b) VALUES ($1::int, $2::bigint)",
+    "UPDATE t SET b = $2::bigint WHERE id = $1::int",
+    "SELECT b::text FROM t WHERE id = $1::int",
+);
 
 const KEPT: &[&str] = &["Backfill", "SwitchReads", "SwitchOver"];
 const SAME: (&str, &[&str]) = ("SELECT count(*) FROM t WHERE a IS DISTINCT FROM b", KEPT);
@@ -127,4 +158,8 @@ fires! {
     sql: TEXT, RunSql::new(&["COMMENT ON TABLE t IS 'x'", "ALTER TABLE t ADD c int"]).rollback(&["ALTER TABLE t DROP c", "COMMENT ON TABLE t IS NULL"]), &[OLD], |n| format!("v{n}"), NOTHING;
 }
 
-const ADDED: Release = release("INSERT INTO t (id, a, b) VALUES ($1::int, 'x', $2)", "UPDATE t SET b = $2 WHERE id = $1::int", "SELECT b FROM t WHERE id = $1::int");
+const ADDED: Release = release(
+    "INSERT INTO t (id, a, b) VALUES ($1::int, 'x', $2)",
+    "UPDATE t SET b = $2 WHERE id = $1::int",
+    "SELECT b FROM t WHERE id = $1::int",
+);

@@ -91,11 +91,15 @@ impl Looker {
                              SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid)
                            SELECT format('%I.%I', n.nspname, c.relname) FROM tree JOIN pg_class c USING (oid)
                              JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r'";
-                let root =
-                    format!("{}.{}", phasewise::ident::quote(&batches.schema), phasewise::ident::quote(&batches.table));
+                let root = format!(
+                    "{}.{}",
+                    phasewise::ident::quote(&batches.schema),
+                    phasewise::ident::quote(&batches.table)
+                );
                 let rows = self.client.query(sql, &[&root]).await.expect("leaves");
                 let marker = batches.marker.map_or("", |marker| marker.value());
-                let mut statements = vec![format!("SELECT set_config('phasewise.backfill', '{marker}', true)")];
+                let mut statements =
+                    vec![format!("SELECT set_config('phasewise.backfill', '{marker}', true)")];
                 statements.extend(rows.iter().map(|row| batches.sql(row.get(0), "true")));
                 self.trial(&statements, &known).await
             }
@@ -109,7 +113,11 @@ impl Looker {
         let declared = declared(step);
         if &declared != found {
             let mut wrong = self.wrong.lock().expect("not poisoned");
-            let text = format!("{}\n  declared {declared:?}\n  reported {found:?}\n  {:?}", step.summary, step.display_sql());
+            let text = format!(
+                "{}\n  declared {declared:?}\n  reported {found:?}\n  {:?}",
+                step.summary,
+                step.display_sql()
+            );
             if !wrong.contains(&text) {
                 wrong.push(text);
             }

@@ -1,6 +1,7 @@
 //! Tests against real servers.
 
 mod crowds;
+mod custom;
 mod exec;
 mod harness;
 mod locks;

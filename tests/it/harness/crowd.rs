@@ -107,9 +107,8 @@ impl Crowd {
         loop {
             let moved = self.shared.moved.notified();
             self.check();
-            let all = (window.lo..=window.hi).all(|release| {
-                self.shared.counts[usize::from(release)].load(Ordering::SeqCst) >= ENOUGH
-            });
+            let all = (window.lo..=window.hi)
+                .all(|release| self.shared.counts[usize::from(release)].load(Ordering::SeqCst) >= ENOUGH);
             if all {
                 return;
             }
@@ -183,10 +182,14 @@ impl Shared {
                     return Ok(());
                 }
                 let rows = client.query_typed(speaks.read, &[(&id, Type::TEXT)]).await;
-                let rows = rows.map_err(|error| format!("release {release} failed: {error:?}: {}", speaks.read))?;
+                let rows =
+                    rows.map_err(|error| format!("release {release} failed: {error:?}: {}", speaks.read))?;
                 let found: Vec<Option<String>> = rows.iter().map(|row| row.get(0)).collect();
                 if found != [Some(expected.clone())] {
-                    return Err(format!("release {release} read {found:?}, not {expected:?}: {}", speaks.read));
+                    return Err(format!(
+                        "release {release} read {found:?}, not {expected:?}: {}",
+                        speaks.read
+                    ));
                 }
                 return Ok(());
             }
