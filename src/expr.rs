@@ -57,12 +57,9 @@ impl Expr {
     #[must_use]
     pub fn columns(&self) -> Vec<&'static str> {
         let mut names = Vec::new();
-        self.walk(|piece| {
-            if let Piece::Column(name) = piece
-                && !names.contains(&name)
-            {
-                names.push(name);
-            }
+        self.walk(|piece| match piece {
+            Piece::Column(name) if !names.contains(&name) => names.push(name),
+            _ => {}
         });
         names
     }

@@ -239,9 +239,7 @@ impl Driver<'_> {
             (count, last) = (get(row, "rows")?, get(row, "last")?);
         }
         let mut next = Cursor { done: cursor.done + count, page: until, item: 0, ..cursor.clone() };
-        if count >= size
-            && let Some((page, item)) = last.as_deref().and_then(tuple_id)
-        {
+        if let Some((page, item)) = last.as_deref().filter(|_| count >= size).and_then(tuple_id) {
             (next.page, next.item) = (page, item);
         }
         Ok(next)

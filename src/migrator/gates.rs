@@ -123,7 +123,7 @@ impl Judge<'_> {
             (Some(_), Some(confirmed)) => confirmed.at,
             (Some(release), None) if !fresh => {
                 return waiting(format!(
-                    "release {release} of every instance, or `confirm`, in {}",
+                    "`confirm` of {}: that release {release} is out everywhere, and nothing older",
                     info.name
                 ));
             }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::catalog::Question;
+use crate::catalog::{Index, Question};
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
 use crate::ident::{Ident, TableName, quote};
@@ -216,9 +216,8 @@ impl Phase for BuildConcurrently {
         let table = cx.snapshot.table(spec.table)?;
         let tail = index::definition_answer(cx, &table.sql(), spec.unique, &spec.tail())?.tail;
         let name = spec.name.as_str();
-        if let Some(found) = table.indexes.iter().find(|found| found.name == name)
-            && (found.unique != spec.unique || found.tail != tail)
-        {
+        let differs = |found: &&Index| found.unique != spec.unique || found.tail != tail;
+        if let Some(found) = table.indexes.iter().find(|found| found.name == name).filter(differs) {
             return Err(Error::new(
                 Kind::Conflict,
                 format!(

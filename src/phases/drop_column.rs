@@ -66,12 +66,12 @@ impl DropSpec {
                 key.table_sql()
             ));
         }
-        if let ReplicaIdentity::Index(index) = &table.replica_identity
-            && hanging.indexes.iter().chain(&hanging.backing).any(|found| found.name == *index)
-        {
-            return refuse(format!(
-                "the replica identity, index \"{index}\", uses it; choose another one first"
-            ));
+        if let ReplicaIdentity::Index(index) = &table.replica_identity {
+            if hanging.indexes.iter().chain(&hanging.backing).any(|found| found.name == *index) {
+                return refuse(format!(
+                    "the replica identity, index \"{index}\", uses it; choose another one first"
+                ));
+            }
         }
         for constraint in &hanging.constraints {
             let named = &constraint.name;

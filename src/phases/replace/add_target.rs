@@ -41,10 +41,9 @@ impl<W: Writer> Phase for AddTarget<W> {
         steps.extend(column::attributes(table, &like, target));
         // Set separately, so that rows which are there stay null until the backfill. A trigger could not tell it
         // from a value that the new release wrote, so with triggers it comes when they go.
-        if !self.0.synced
-            && let Some(default) = carried::default(&self.0, cx, source)?
-        {
-            steps.push(column::set_default(table, target, &default));
+        if !self.0.synced {
+            let default = carried::default(&self.0, cx, source)?;
+            steps.extend(default.map(|default| column::set_default(table, target, &default)));
         }
         Ok(steps)
     }

@@ -148,9 +148,7 @@ pub(super) fn value_questions(replace: &Replace, cx: &Context<'_>) -> Result<Vec
         let extra = Some((replace.target.as_str(), retype.data_type));
         questions.push(trial::expr_question(&sql, &retype.up, replace.target.as_str(), extra));
         questions.push(trial::expr_question(&sql, &retype.down, replace.source.as_str(), extra));
-        if let Some(default) = &source.default
-            && !source.default_is_volatile
-        {
+        if let Some(default) = source.default.as_ref().filter(|_| !source.default_is_volatile) {
             questions.push(Question {
                 key: replace.default_key(),
                 statements: vec![format!(

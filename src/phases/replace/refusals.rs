@@ -76,13 +76,13 @@ fn structure(replace: &Replace, table: &Table, source: &Column, server_version: 
             _ => {}
         }
     }
-    if let ReplicaIdentity::Index(index) = &table.replica_identity
-        && table.indexes.iter().any(|found| &found.name == index && uses(&found.uses))
-    {
-        return no(format!(
-            "replica identity uses it through index {}; choose another replica identity first",
-            quote(index)
-        ));
+    if let ReplicaIdentity::Index(index) = &table.replica_identity {
+        if table.indexes.iter().any(|found| &found.name == index && uses(&found.uses)) {
+            return no(format!(
+                "replica identity uses it through index {}; choose another replica identity first",
+                quote(index)
+            ));
+        }
     }
     for key in replace.foreign_keys(table) {
         if !key.owned {
