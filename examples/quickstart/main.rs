@@ -27,7 +27,7 @@ use phasewise::{
 };
 
 use application::{Release, amount_big, full_name};
-use fleet::Fleet;
+use fleet::{CLIENTS, Fleet, INSTANCES};
 use model::Model;
 use progress::Progress;
 
@@ -114,9 +114,9 @@ impl Stage {
             // The old column goes at once here. Leave this out, and it stays for 14 days after its last use, for
             // the one client that nobody thought of.
             .soak(Duration::ZERO)
-            // Ten times the default pace, to be done in seconds: 1,000 rows, then 10 ms instead of 100 ms for the
-            // others.
-            .backfill(BackfillPolicy::new().batch(1_000).pause(Duration::from_millis(10)))
+            // Batches of 1,000 rows, as ever, but with pauses of 2 ms instead of 100 ms: each walk of the table takes
+            // seconds instead of half a minute, and all of this well under two minutes.
+            .backfill(BackfillPolicy::new().batch(1_000).pause(Duration::from_millis(2)))
             .observe(move |event: &Event<'_>| observer.event(event));
         Self { pool, migrator, workload, progress }
     }
@@ -186,7 +186,7 @@ async fn quickstart(workload: &mut Option<Workload>) -> Result<()> {
     let mut play = tokio::spawn(async move {
         let stage = Stage::new(pool, clients);
         database::load(&stage.pool).await?;
-        stage.say(format!("loaded {} users in {:.1} s", model::ROWS, begun.elapsed().as_secs_f64()));
+        stage.say(format!("200,000 users after {:.1} s; from here on {INSTANCES} instances of the application, with {CLIENTS} clients each, read, insert, update and delete", begun.elapsed().as_secs_f64()));
         let played = playbook(&stage, &Arc::new(Model::new())).await;
         stage.progress.end();
         played

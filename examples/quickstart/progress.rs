@@ -62,8 +62,7 @@ impl Progress {
 
     /// Notes a deploy of the application.
     pub fn deployed(&self, migration: &str, deploy: &Deploy) {
-        let what = format!("{} → {}", deploy.from, deploy.to);
-        self.note(migration, "(deploy)", what, deploy.took, None);
+        self.note(migration, "(deploy)", deploy.to_string(), deploy.took, None);
     }
 
     /// Takes the bar away, and prints the table of what was done.
