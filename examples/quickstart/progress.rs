@@ -9,6 +9,9 @@ use phasewise::{Event, Observer, State};
 
 use crate::fleet::Deploy;
 
+const SPINNER: &str = "{spinner} {msg}";
+const BAR: &str = "{spinner} {msg} {wide_bar} {human_pos}/{human_len}";
+
 /// An observer that shows events as they come.
 #[derive(Debug)]
 pub struct Progress {
@@ -43,13 +46,21 @@ impl Progress {
         // The bar is drawn on stderr, between lines on stdout.
         let terminal = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
         let bar = terminal.then(|| {
-            let style = ProgressStyle::with_template("{spinner} {msg} {wide_bar} {human_pos}/{human_len}");
-            let bar = ProgressBar::new(0);
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            let bar = ProgressBar::new_spinner();
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
         Self { bar, seen: Mutex::default() }
+    }
+
+    /// Shows what is being done, with a bar where it is known how much there is to do.
+    fn show(&self, template: &str, message: String) {
+        if let Some(bar) = &self.bar {
+            bar.set_style(
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+            );
+            bar.set_message(message);
+        }
     }
 
     /// Prints a line.
@@ -90,7 +101,7 @@ impl Progress {
 
     fn note(&self, migration: &str, phase: &str, what: String, took: Duration, rows: Option<u64>) {
         let shown = rows.map(|rows| format!(", {} rows", thousands(rows))).unwrap_or_default();
-        self.say(format!("  {phase:14} {what} in {:.2} s{shown}", took.as_secs_f64()));
+        self.say(format!("  {phase:13} {what} in {:.2} s{shown}", took.as_secs_f64()));
         let (migration, phase) = (migration.to_owned(), phase.to_owned());
         self.seen().table.push(Line { migration, phase, what, took, rows });
     }
@@ -99,11 +110,7 @@ impl Progress {
     fn phase(&self, migration: &str, phase: &str, what: &str, took: Duration) {
         let rows = std::mem::take(&mut self.seen().rows);
         self.note(migration, phase, what.to_owned(), took, (rows > 0).then_some(rows));
-        if let Some(bar) = &self.bar {
-            bar.set_message("");
-            bar.set_length(0);
-            bar.set_position(0);
-        }
+        self.show(SPINNER, "the application goes on".to_owned());
     }
 
     fn batch(&self, done: u64, estimate: Option<u64>) {
@@ -112,6 +119,7 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_length(estimate);
             bar.set_position(done);
+            self.show(BAR, self.seen().step.clone());
             return;
         }
         let quarter = done * 4 / estimate;
@@ -139,18 +147,14 @@ impl Observer for Progress {
     fn event(&self, event: &Event<'_>) {
         match event {
             Event::StepStarted { phase, step, .. } => {
-                if let Some(bar) = &self.bar {
-                    bar.set_message(format!("{phase}: {}", step.summary));
-                    bar.set_length(0);
-                    bar.set_position(0);
-                }
+                self.show(SPINNER, format!("{phase}: {}", step.summary));
                 let mut seen = self.seen();
                 (seen.step, seen.again, seen.quarter) = (step.summary.clone(), "", 0);
             }
             Event::BatchDone { done, estimate, .. } => self.batch(*done, *estimate),
             Event::StepDone { rows, .. } => self.seen().rows += rows,
             Event::Waiting { state: State::Waiting { gate, .. }, .. } => {
-                self.say(format!("  {:14} waits for {gate}", "(gate)"));
+                self.say(format!("  {:13} waits for {gate}", "(gate)"));
             }
             Event::PhaseEntered { migration, phase, took } => self.phase(migration, phase, "entered", *took),
             Event::PhaseRolledBack { migration, phase, took } => {
