@@ -32,6 +32,22 @@ impl Expr {
                 !matches!(token.kind, TokenKind::Close),
                 "an expression has a closing brace without an opening one: a column is written as {{column}}"
             );
+            let mut i = at;
+            while i < token.end {
+                assert!(bytes[i] != 0, "an expression contains a NUL byte: remove it");
+                i += 1;
+            }
+            if matches!(token.kind, TokenKind::Text) && bytes[at] != b'\'' && bytes[at] != b'"' {
+                let mut i = at;
+                while i + 1 < token.end {
+                    assert!(
+                        !(bytes[i] == b'-' && bytes[i + 1] == b'-')
+                            && !(bytes[i] == b'/' && bytes[i + 1] == b'*'),
+                        "an expression contains a comment, which would swallow what is put behind it: remove it"
+                    );
+                    i += 1;
+                }
+            }
             if matches!(token.kind, TokenKind::Column) {
                 assert!(
                     token.end - at > 2,

@@ -44,6 +44,14 @@ impl<C: Change> Migration<C> {
     #[must_use]
     pub const fn deployed<P: DeployPhase<C>>(self) -> Migration<C, Marked> {
         let release = const {
+            let mut i = 0;
+            while i < C::Phases::PHASES.len() && !same(C::Phases::PHASES[i].name, P::NAME) {
+                i += 1;
+            }
+            assert!(
+                i < C::Phases::PHASES.len(),
+                "a phase named by .deployed::<P>() is not one of this change's phases: name one of its own deploy phases"
+            );
             match P::GATE.release() {
                 Some(release) => release,
                 None => {

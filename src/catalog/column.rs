@@ -33,6 +33,8 @@ pub struct Column {
     pub compression: Option<String>,
     /// The statistics target, where it was chosen.
     pub statistics: Option<i32>,
+    /// Options such as `n_distinct=100`.
+    pub options: Vec<String>,
     /// The comment.
     pub comment: Option<String>,
     /// Column grants.

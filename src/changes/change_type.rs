@@ -185,7 +185,7 @@ macro_rules! change {
             }
 
             fn touches(&self) -> Touches {
-                replaced::touches(&self.replace)
+                replaced::touches(&self.replace())
             }
 
             fn check(&self, cx: &Context<'_>) -> Result<()> {

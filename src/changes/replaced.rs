@@ -1,6 +1,7 @@
 //! What `RenameColumn` and `ChangeType` share: the two sequences of phases, and how they are written down.
 
 use crate::change::Touches;
+use crate::ident::Ident;
 use crate::phases::replace::{
     AddTarget, Backfill, ByApplication, DropSource, InstallSync, KeptInSync, RemoveSync, Replace,
     StopOldWrites, SwitchOver, SwitchReads, WriteBoth,
@@ -67,6 +68,12 @@ pub(super) fn definition(kind: &str, replace: &Replace) -> String {
     text
 }
 
+/// Both columns, and those that the conversions read: one of them must not go while triggers still read it.
 pub(super) fn touches(replace: &Replace) -> Touches {
-    Touches::nothing().columns(replace.table, &[replace.source, replace.target])
+    let mut columns = vec![replace.source, replace.target];
+    if let Some(retype) = &replace.retype {
+        let read = retype.up.columns().into_iter().chain(retype.down.columns());
+        columns.extend(read.map(Ident::new));
+    }
+    Touches::nothing().columns(replace.table, &columns)
 }

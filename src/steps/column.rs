@@ -76,6 +76,15 @@ pub(crate) fn attributes(table: &Table, like: &Column, name: &str) -> Vec<Step> 
                 .done_when(probe::column(&table.sql(), name, &format!("a.attstattarget = {statistics}"))),
         );
     }
+    if !like.options.is_empty() {
+        let options = like.options.join(", ");
+        let sorted = like.options.iter().map(|option| literal(option)).collect::<Vec<_>>().join(", ");
+        steps.push(
+            alter(table, name, &format!("SET ({options})"), LockMode::ShareUpdateExclusive).done_when(
+                probe::column(&table.sql(), name, &format!("a.attoptions @> ARRAY[{sorted}]::text[]")),
+            ),
+        );
+    }
     if let Some(comment) = &like.comment {
         steps.push(self::comment(table, name, comment));
     }

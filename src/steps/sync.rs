@@ -3,7 +3,7 @@
 use super::{on_all, probe};
 use crate::catalog::Table;
 use crate::ident::{hashed, literal, quote};
-use crate::step::{LockMode, Step};
+use crate::step::{Action, LockMode, Step};
 
 /// The two triggers, with what is particular to the columns as SQL.
 pub(crate) struct Sync<'a> {
@@ -61,7 +61,9 @@ impl Sync<'_> {
             literal(body),
             self.fixed_settings
         );
-        Step::sql(format!("create the sync function for {event}"), sql).done_when(there)
+        let revoke = format!("REVOKE ALL ON FUNCTION {}.{}() FROM PUBLIC", quote(schema), quote(&name));
+        Step::new(format!("create the sync function for {event}"), Action::Transaction(vec![sql, revoke]))
+            .done_when(there)
     }
 
     fn trigger(&self, event: &str, sql_event: &str, when: &str) -> Step {

@@ -66,7 +66,8 @@ pub(crate) fn type_answer(cx: &Context<'_>, text: &str) -> Result<TypeAnswer> {
 pub(crate) struct ExprAnswer {
     /// It calls a volatile function.
     pub(crate) volatile: bool,
-    /// It calls nothing but immutable built-in functions, so that no setting can change what it means.
+    /// It calls nothing but immutable built-in functions and names none but built-in types, so that no setting can
+    /// change what it means.
     pub(crate) settled: bool,
     /// It contains a subquery.
     pub(crate) subquery: bool,
@@ -95,10 +96,11 @@ pub(crate) fn expr_question(table: &str, expr: &Expr, column: &str, extra: Optio
         query: format!(
             "WITH tree AS (SELECT r.ev_action::text AS text FROM pg_catalog.pg_rewrite r WHERE r.ev_class = 'pg_temp.phasewise_trial_view'::regclass), \
              calls AS (SELECT DISTINCT m[1]::oid AS f FROM tree, pg_catalog.regexp_matches(tree.text, ':(?:funcid|opfuncid|hashfuncid) (\\d+)', 'g') m), \
+             types AS (SELECT DISTINCT m[1]::oid AS y FROM tree, pg_catalog.regexp_matches(tree.text, ':(?:resulttype|consttype|funcresulttype|array_typeid|element_typeid) (\\d+)', 'g') m), \
              null_row AS (SELECT (NULL::{COPY}).*) \
              SELECT pg_catalog.jsonb_build_object(\
              'volatile', EXISTS (SELECT 1 FROM calls JOIN pg_catalog.pg_proc p ON p.oid = calls.f WHERE p.provolatile = 'v'), \
-             'settled', NOT EXISTS (SELECT 1 FROM calls JOIN pg_catalog.pg_proc p ON p.oid = calls.f WHERE p.provolatile <> 'i' OR p.pronamespace <> 'pg_catalog'::regnamespace) AND NOT EXISTS (SELECT 1 FROM tree WHERE tree.text ~ '(COERCEVIAIO|SQLVALUEFUNCTION)'), \
+             'settled', NOT EXISTS (SELECT 1 FROM calls JOIN pg_catalog.pg_proc p ON p.oid = calls.f WHERE p.provolatile <> 'i' OR p.pronamespace <> 'pg_catalog'::regnamespace) AND NOT EXISTS (SELECT 1 FROM types JOIN pg_catalog.pg_type y ON y.oid = types.y WHERE y.typnamespace <> 'pg_catalog'::regnamespace) AND NOT EXISTS (SELECT 1 FROM tree WHERE tree.text ~ '(COERCEVIAIO|SQLVALUEFUNCTION)'), \
              'subquery', EXISTS (SELECT 1 FROM tree WHERE tree.text ~ '(SUBLINK|SUBPLAN)'), \
              'null_on_null', (SELECT {value} IS NULL FROM null_row AS t))"
         ),

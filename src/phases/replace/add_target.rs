@@ -24,7 +24,7 @@ impl<W: Writer> Phase for AddTarget<W> {
     const WINDOW: Window = W::ADDED;
 
     fn questions(&self, cx: &Context<'_>) -> Result<Vec<Question>> {
-        carried::value_questions(&self.0, cx)
+        carried::first_questions(&self.0, cx)
     }
 
     fn enter(&self, cx: &Context<'_>) -> Result<Vec<Step>> {

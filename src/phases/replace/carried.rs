@@ -136,6 +136,71 @@ impl Replace {
     }
 }
 
+/// The type that the target is added with, as a declaration.
+pub(super) fn added_type(replace: &Replace, source: &Column) -> String {
+    match (&replace.retype, &source.collation) {
+        (Some(retype), _) => retype.data_type.to_owned(),
+        (None, Some(collation)) => format!("{} COLLATE {collation}", source.data_type),
+        (None, None) => source.data_type.clone(),
+    }
+}
+
+fn rights_key(key: &ForeignKey) -> String {
+    format!("the right to refer to {} with foreign key {}", key.ref_table_sql(), quote(&key.name))
+}
+
+/// Whether this role may make the foreign key anew.
+pub(super) fn may_refer(cx: &Context<'_>, key: &ForeignKey) -> Result<bool> {
+    trial::read(cx, &rights_key(key))
+}
+
+fn rows_key(table: &Table) -> String {
+    format!("row security of {}", table.sql())
+}
+
+/// Whether row security hides rows from this role although it owns the table.
+pub(super) fn hides_rows(cx: &Context<'_>, table: &Table) -> Result<bool> {
+    trial::read(cx, &rows_key(table))
+}
+
+/// What `refusals` needs to know, whatever the change.
+pub(super) fn first_questions(replace: &Replace, cx: &Context<'_>) -> Result<Vec<Question>> {
+    let mut questions = value_questions(replace, cx)?;
+    let Some((table, source)) =
+        cx.snapshot.find(replace.table).and_then(|table| Some((table, table.find(replace.source.as_str())?)))
+    else {
+        return Ok(questions);
+    };
+    let sql = table.sql();
+    questions.push(trial::added_question(
+        &sql,
+        replace.target.as_str(),
+        &added_type(replace, source),
+        None,
+        false,
+    ));
+    for key in replace.foreign_keys(table) {
+        let columns = key.ref_columns.iter().map(|column| literal(column)).collect::<Vec<_>>().join(", ");
+        questions.push(Question {
+            key: rights_key(key),
+            statements: Vec::new(),
+            query: format!(
+                "SELECT pg_catalog.to_jsonb(pg_catalog.bool_and(pg_catalog.has_column_privilege({}::regclass, c, 'REFERENCES'))) FROM pg_catalog.unnest(ARRAY[{columns}]::text[]) c",
+                literal(&key.ref_table_sql())
+            ),
+        });
+    }
+    questions.push(Question {
+        key: rows_key(table),
+        statements: Vec::new(),
+        query: format!(
+            "SELECT pg_catalog.to_jsonb(c.relrowsecurity AND c.relforcerowsecurity AND NOT (r.rolsuper OR r.rolbypassrls)) FROM pg_catalog.pg_class c, pg_catalog.pg_roles r WHERE c.oid = {}::regclass AND r.rolname = CURRENT_USER",
+            literal(&sql)
+        ),
+    });
+    Ok(questions)
+}
+
 /// The new type, and both conversions.
 pub(super) fn value_questions(replace: &Replace, cx: &Context<'_>) -> Result<Vec<Question>> {
     let Some(retype) = &replace.retype else { return Ok(Vec::new()) };

@@ -22,6 +22,7 @@ impl<W> DropSource<W> {
 }
 
 const KEY: &str = "the source before it was dropped";
+const ARCHIVE: &str = "the archive of the source";
 
 impl<W: Writer> Phase for DropSource<W> {
     const NAME: &'static str = "DropSource";
@@ -35,14 +36,15 @@ impl<W: Writer> Phase for DropSource<W> {
         let table = cx.snapshot.table(self.0.table)?;
         let source = self.0.source.as_str();
         let saved = self.portrait(cx, table)?;
-        let value = serde_json::to_value(&saved).map_err(|error| {
-            Error::new(Kind::LedgerDamaged, format!("the definition of the source cannot be saved: {error}"))
-        })?;
-        let mut steps = vec![Step::save(KEY, value)];
+        let archive = self.archive(cx, table, &saved)?;
+        let mut steps = vec![Step::save(KEY, json(&saved)?)];
+        if let Some(archive) = &archive {
+            steps.push(Step::save(ARCHIVE, json(archive)?));
+        }
         // Resumed after the drop itself, there is nothing to archive any more.
         if table.find(source).is_some() {
             refusals::dependents(&self.0, table)?;
-            steps.extend(self.archive(cx, table, &saved).iter().flat_map(|archive| archive.store(table)));
+            steps.extend(archive.iter().flat_map(|archive| archive.store(table)));
         }
         steps.extend(portrait::free(table, &saved));
         steps.push(column::drop(table, source));
@@ -58,7 +60,7 @@ impl<W: Writer> Phase for DropSource<W> {
         let mut steps =
             vec![column::add(table, source, &column.data_type, column.collation.as_deref(), None)];
         steps.extend(column::attributes(table, column, source));
-        let archive = self.archive(cx, table, &saved);
+        let archive = self.archive(cx, table, &saved)?;
         if let Some(archive) = &archive {
             let archived = "a.\"value\"";
             let needed = format!(
@@ -89,8 +91,19 @@ impl<W> DropSource<W> {
         }
     }
 
-    /// A rename loses nothing: the target holds the same values. A type change may, and needs a key to archive by.
-    fn archive(&self, cx: &Context<'_>, table: &Table, saved: &Portrait) -> Option<Archive> {
-        self.0.retype.and_then(|_| Archive::of(cx, table, &saved.column))
+    /// A rename loses nothing: the target holds the same values. A type change may, and needs a key to archive by:
+    /// the one that it was stored by, once it was.
+    fn archive(&self, cx: &Context<'_>, table: &Table, saved: &Portrait) -> Result<Option<Archive>> {
+        match cx.saved(ARCHIVE)? {
+            Some(archive) => Ok(Some(archive)),
+            None if self.0.retype.is_none() || cx.saved::<Portrait>(KEY)?.is_some() => Ok(None),
+            None => Ok(Archive::of(cx, table, &saved.column)),
+        }
     }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(value).map_err(|error| {
+        Error::new(Kind::LedgerDamaged, format!("the definition of the source cannot be saved: {error}"))
+    })
 }

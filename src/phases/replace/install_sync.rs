@@ -56,7 +56,8 @@ pub(super) fn install(replace: &Replace, cx: &Context<'_>, source: &Column) -> R
         source: replace.source.as_str(),
         target: replace.target.as_str(),
         fixed_settings: !settled,
-        declared: values.target.declared(),
+        // By the column, not by the type's name, which the client's search_path may not find.
+        declared: format!("{}.{}%TYPE", table.sql(), replace.target.quoted()),
         insert: format!(
             "  pw_up := {up};\n  \
              IF {new_target} IS NOT NULL AND ({}) THEN\n    {new_source} := {down};\n  \

@@ -76,8 +76,8 @@ impl Replace {
     }
 }
 
-/// Who writes both columns while both are read: it decides the windows.
-pub trait Writer: Copy + Send + Sync + fmt::Debug + 'static {
+/// Who writes both columns while both are read: it decides the windows. Sealed.
+pub trait Writer: Copy + Send + Sync + fmt::Debug + sealed::Sealed + 'static {
     #[doc(hidden)]
     const ADDED: Window;
     #[doc(hidden)]
@@ -93,6 +93,13 @@ pub struct ByApplication(());
 /// Triggers keep both columns equal: releases 0 and 1, one deploy.
 #[derive(Clone, Copy, Debug)]
 pub struct KeptInSync(());
+
+mod sealed {
+    pub trait Sealed {}
+
+    impl Sealed for super::ByApplication {}
+    impl Sealed for super::KeptInSync {}
+}
 
 impl Writer for ByApplication {
     const ADDED: Window = Window::new(0, 1);

@@ -1,7 +1,7 @@
 //! What cannot be carried over is refused at planning, with the object's name and what to do.
 
-use super::Replace;
-use crate::catalog::{Column, ConstraintKind, ReplicaIdentity, Table};
+use super::{Replace, carried};
+use crate::catalog::{Column, ConstraintKind, ForeignKey, ReplicaIdentity, Table};
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
 use crate::ident::quote;
@@ -22,9 +22,92 @@ pub(crate) fn check(replace: &Replace, cx: &Context<'_>) -> Result<()> {
         ));
     }
     structure(replace, table, source, cx.snapshot.server_version)?;
+    rights(replace, cx, table)?;
+    left_behind(replace, table)?;
     defaults(replace, table, source)?;
     dependents(replace, table)?;
-    conversions(replace, cx, table)
+    conversions(replace, cx, table)?;
+    let added = carried::added_type(replace, source);
+    if trial::added_answer(cx, &table.sql(), replace.target.as_str(), &added, None)?.rewrites {
+        return Err(refuse(
+            replace,
+            table,
+            &format!(
+                "adding a column of type {added} rewrites the whole table (a domain with a constraint does); use its base type and a check"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// What this role may not do, found before a backfill has run.
+fn rights(replace: &Replace, cx: &Context<'_>, table: &Table) -> Result<()> {
+    if carried::hides_rows(cx, table)? {
+        return Err(Error::new(
+            Kind::Permission,
+            format!(
+                "row security is forced on {} and hides rows from role {}, so that a backfill would miss them: run as a role with BYPASSRLS",
+                table.sql(),
+                cx.snapshot.role
+            ),
+        ));
+    }
+    for key in replace.foreign_keys(table) {
+        if !carried::may_refer(cx, key)? {
+            return Err(Error::new(
+                Kind::Permission,
+                format!(
+                    "foreign key {} cannot be made anew on the new column: role {} lacks REFERENCES on {}; GRANT REFERENCES ON {} TO {}",
+                    quote(&key.name),
+                    cx.snapshot.role,
+                    key.ref_table_sql(),
+                    key.ref_table_sql(),
+                    cx.snapshot.role
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `.without(…)` names what is there, and nothing that a foreign key needs.
+fn left_behind(replace: &Replace, table: &Table) -> Result<()> {
+    for name in replace.without {
+        let index = table.indexes.iter().find(|index| index.name == *name);
+        let is_check =
+            table.constraints.iter().any(|found| found.kind == ConstraintKind::Check && found.name == *name);
+        let Some(index) = index else {
+            if is_check {
+                continue;
+            }
+            return Err(Error::new(
+                Kind::Missing,
+                format!(
+                    "`.without` names {}, and {} has no such index or check: mend the name, or leave it out",
+                    quote(name),
+                    table.sql()
+                ),
+            ));
+        };
+        let keys: Vec<&str> = index.keys.iter().filter_map(Option::as_deref).collect();
+        let needs = |key: &&ForeignKey| {
+            key.ref_columns.len() == keys.len()
+                && key.ref_columns.iter().all(|column| keys.contains(&column.as_str()))
+        };
+        if let Some(key) = table.incoming.iter().filter(|_| index.unique).find(needs) {
+            return Err(refuse(
+                replace,
+                table,
+                &format!(
+                    "foreign key {} of {} needs {}, which `.without` leaves behind; carry it over, or drop the foreign key first",
+                    quote(&key.name),
+                    key.table_sql(),
+                    quote(name)
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn refuse(replace: &Replace, table: &Table, because: &str) -> Error {
@@ -95,6 +178,13 @@ fn structure(replace: &Replace, table: &Table, source: &Column, server_version: 
                     replace.source.quoted(),
                     table.sql()
                 ),
+            ));
+        }
+        if key.partitioned && key.table_sql() != table.sql() && server_version < 180_000 {
+            return no(format!(
+                "foreign key {} of the partitioned table {} refers to it, and before Postgres 18 one on a partitioned table cannot be added NOT VALID; drop it first",
+                quote(&key.name),
+                key.table_sql()
             ));
         }
         let sets_default = key.on_delete == "SET DEFAULT" || key.on_update == "SET DEFAULT";

@@ -34,14 +34,6 @@ impl Kind {
         Self::new(&column.data_type, &column.bare_type, column.collation.clone(), column.equality_is_sameness)
     }
 
-    /// The type with its collation: a declaration.
-    pub(super) fn declared(&self) -> String {
-        match &self.collation {
-            Some(collation) => format!("{} COLLATE {collation}", self.data_type),
-            None => self.data_type.clone(),
-        }
-    }
-
     pub(super) fn collation(&self) -> Option<&str> {
         self.collation.as_deref()
     }

@@ -24,6 +24,7 @@ SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
         CASE a.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'm' THEN 'MAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'x' THEN 'EXTENDED' END END,
     'compression', CASE a.attcompression WHEN 'p' THEN 'pglz' WHEN 'l' THEN 'lz4' END,
     'statistics', NULLIF(a.attstattarget, -1),
+    'options', COALESCE(pg_catalog.to_jsonb(a.attoptions), '[]'),
     'comment', pg_catalog.col_description(a.attrelid, a.attnum),
     'grants', COALESCE((
         SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
