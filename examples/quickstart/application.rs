@@ -2,6 +2,7 @@
 //!
 //! Read it as a reviewer reads deploys: each release is the one before, with the lines that the deploy changes.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +12,11 @@ use tokio_postgres::{Error, Row, Statement};
 
 use crate::model::{Model, User, email, team};
 
-/// One release: its SQL. Columns are always listed, never `*`: a prepared `SELECT *` breaks when a column is added.
+/// One release, counted for the migration that it is part of: its SQL. Columns are always listed, never `*`: a prepared `SELECT *` breaks when a column is added.
 #[derive(Debug)]
 pub struct Release {
-    pub name: &'static str,
+    pub of: &'static str,
+    pub number: u16,
     read: &'static str,
     find: &'static str,
     insert: &'static str,
@@ -38,7 +40,8 @@ pub mod full_name {
     pub static RELEASE_3: Release = NEW;
 
     const OLD: Release = Release {
-        name: "full_name release 0",
+        of: "full_name",
+        number: 0,
         read: "SELECT name, email, amount FROM users WHERE id = $1",
         find: "SELECT id FROM users WHERE team_id = $1 AND name = $2",
         insert: "INSERT INTO users (id, team_id, email, amount, name) VALUES ($1, $2, $3, $4, $5)",
@@ -49,21 +52,21 @@ pub mod full_name {
     };
 
     const WRITES_BOTH: Release = Release {
-        name: "full_name release 1",
+        number: 1,
         insert: "INSERT INTO users (id, team_id, email, amount, name, full_name) VALUES ($1, $2, $3, $4, $5, $5)",
         rename: "UPDATE users SET name = $2, full_name = $2 WHERE id = $1",
         ..OLD
     };
 
     const READS_NEW: Release = Release {
-        name: "full_name release 2",
+        number: 2,
         read: "SELECT full_name, email, amount FROM users WHERE id = $1",
         find: "SELECT id FROM users WHERE team_id = $1 AND full_name = $2",
         ..WRITES_BOTH
     };
 
     pub(super) const NEW: Release = Release {
-        name: "full_name release 3",
+        number: 3,
         insert: "INSERT INTO users (id, team_id, email, amount, full_name) VALUES ($1, $2, $3, $4, $5)",
         rename: "UPDATE users SET full_name = $2 WHERE id = $1",
         ..READS_NEW
@@ -75,17 +78,24 @@ pub mod amount_big {
     use super::{Amount, Release, full_name};
 
     /// Knows nothing of it. It is the build that the first migration ended with.
-    pub static RELEASE_0: Release = Release { name: "amount_big release 0", ..full_name::NEW };
+    pub static RELEASE_0: Release = Release { of: "amount_big", number: 0, ..full_name::NEW };
 
     /// Uses the new one only.
     pub static RELEASE_1: Release = Release {
-        name: "amount_big release 1",
+        of: "amount_big",
+        number: 1,
         read: "SELECT full_name, email, amount_big FROM users WHERE id = $1",
         insert: "INSERT INTO users (id, team_id, email, amount_big, full_name) VALUES ($1, $2, $3, $4, $5)",
         pay: "UPDATE users SET amount_big = $2 WHERE id = $1",
         amount: Amount::Bigint,
         ..full_name::NEW
     };
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} release {}", self.of, self.number)
+    }
 }
 
 /// The type that a release takes amounts for.

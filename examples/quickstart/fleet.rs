@@ -1,5 +1,6 @@
 //! The instances of the application, and rolling deploys of them.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,8 @@ use crate::application::{self, Release};
 use crate::model::Model;
 
 /// Instances that serve at any moment, each with a few clients.
-const INSTANCES: usize = 2;
-const CLIENTS: usize = 3;
+pub const INSTANCES: usize = 2;
+pub const CLIENTS: usize = 3;
 
 /// As long an old and a new instance serve side by side at every step of a deploy, at least.
 const SIDE_BY_SIDE: Duration = Duration::from_millis(500);
@@ -26,9 +27,20 @@ pub struct Fleet {
 /// A deploy, for the table at the end.
 #[derive(Debug)]
 pub struct Deploy {
-    pub from: &'static str,
-    pub to: &'static str,
+    pub from: &'static Release,
+    pub to: &'static Release,
     pub took: Duration,
+}
+
+impl fmt::Display for Deploy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from, to, .. } = self;
+        if from.of == to.of {
+            write!(f, "release {} → {}", from.number, to.number)
+        } else {
+            write!(f, "{from} → release {}", to.number)
+        }
+    }
 }
 
 impl Fleet {
@@ -49,7 +61,7 @@ impl Fleet {
     /// Deploys a release, one instance at a time: the new one starts, both serve, the old one is drained.
     pub async fn deploy(&mut self, release: &'static Release) -> Result<Deploy, StartError> {
         let begun = Instant::now();
-        let from = self.instances.last().map_or("", |(release, _)| release.name);
+        let from = self.instances.last().map_or(release, |(release, _)| *release);
         for at in 0..self.instances.len() {
             let new = self.instance(release).await?;
             tokio::time::sleep(SIDE_BY_SIDE).await;
@@ -57,7 +69,7 @@ impl Fleet {
             old.stop().await;
             tokio::time::sleep(SIDE_BY_SIDE).await;
         }
-        Ok(Deploy { from, to: release.name, took: begun.elapsed() })
+        Ok(Deploy { from, to: release, took: begun.elapsed() })
     }
 
     /// Drains all instances.
@@ -70,7 +82,7 @@ impl Fleet {
     async fn instance(&self, release: &'static Release) -> Result<Clients, StartError> {
         let model = Arc::clone(&self.model);
         self.workload
-            .start(release.name, CLIENTS, move |session| {
+            .start(release.to_string(), CLIENTS, move |session| {
                 application::serve(session, release, Arc::clone(&model))
             })
             .await

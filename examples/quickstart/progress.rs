@@ -5,21 +5,29 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use phasewise::{Event, Observer};
+use phasewise::{Event, Observer, State};
 
 use crate::fleet::Deploy;
+
+const SPINNER: &str = "{spinner} {msg}";
+const BAR: &str = "{spinner} {msg} {wide_bar} {human_pos}/{human_len}";
 
 /// An observer that shows events as they come.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
-    state: Mutex<State>,
+    seen: Mutex<Seen>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Seen {
     table: Vec<Line>,
+    /// Rows that the steps of the phase have written so far.
     rows: u64,
+    /// What the step under way does.
+    step: String,
+    again: &'static str,
+    /// Its last quarter that was printed.
     quarter: u64,
 }
 
@@ -38,13 +46,21 @@ impl Progress {
         // The bar is drawn on stderr, between lines on stdout.
         let terminal = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
         let bar = terminal.then(|| {
-            let style = ProgressStyle::with_template("{spinner} {msg} {wide_bar} {human_pos}/{human_len}");
-            let bar = ProgressBar::new(0);
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            let bar = ProgressBar::new_spinner();
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Self { bar, state: Mutex::default() }
+        Self { bar, seen: Mutex::default() }
+    }
+
+    /// Shows what is being done, with a bar where it is known how much there is to do.
+    fn show(&self, template: &str, message: String) {
+        if let Some(bar) = &self.bar {
+            bar.set_style(
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+            );
+            bar.set_message(message);
+        }
     }
 
     /// Prints a line.
@@ -57,8 +73,7 @@ impl Progress {
 
     /// Notes a deploy of the application.
     pub fn deployed(&self, migration: &str, deploy: &Deploy) {
-        let what = format!("{} → {}", deploy.from, deploy.to);
-        self.note(migration, "(deploy)", what, deploy.took, None);
+        self.note(migration, "(deploy)", deploy.to_string(), deploy.took, None);
     }
 
     /// Takes the bar away, and prints the table of what was done.
@@ -66,9 +81,9 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let state = self.state();
+        let seen = self.seen();
         let wide = |width: fn(&Line) -> &str| {
-            state.table.iter().map(|line| width(line).chars().count()).max().unwrap_or(0)
+            seen.table.iter().map(|line| width(line).chars().count()).max().unwrap_or(0)
         };
         let (migration, phase, what) =
             (wide(|line| &line.migration), wide(|line| &line.phase), wide(|line| &line.what));
@@ -77,58 +92,54 @@ impl Progress {
         };
         println!();
         row("migration", "phase", "what happened", "seconds", "rows");
-        for line in &state.table {
-            let seconds = format!("{:.2}", line.took.as_secs_f64());
-            row(
-                &line.migration,
-                &line.phase,
-                &line.what,
-                &seconds,
-                &line.rows.map(thousands).unwrap_or_default(),
-            );
+        for Line { migration, phase, what, took, rows } in &seen.table {
+            let seconds = format!("{:.2}", took.as_secs_f64());
+            row(migration, phase, what, &seconds, &rows.map_or_else(|| "–".to_owned(), thousands));
         }
         println!();
     }
 
     fn note(&self, migration: &str, phase: &str, what: String, took: Duration, rows: Option<u64>) {
         let shown = rows.map(|rows| format!(", {} rows", thousands(rows))).unwrap_or_default();
-        self.say(format!("  {phase:14} {what} in {:.2} s{shown}", took.as_secs_f64()));
+        self.say(format!("  {phase:13} {what} in {:.2} s{shown}", took.as_secs_f64()));
         let (migration, phase) = (migration.to_owned(), phase.to_owned());
-        self.state().table.push(Line { migration, phase, what, took, rows });
+        self.seen().table.push(Line { migration, phase, what, took, rows });
     }
 
     /// A phase is done: notes it, with the rows that were written since the last one.
     fn phase(&self, migration: &str, phase: &str, what: &str, took: Duration) {
-        let rows = std::mem::take(&mut self.state().rows);
+        let rows = std::mem::take(&mut self.seen().rows);
         self.note(migration, phase, what.to_owned(), took, (rows > 0).then_some(rows));
-        if let Some(bar) = &self.bar {
-            bar.set_message("");
-            bar.set_length(0);
-            bar.set_position(0);
-        }
+        self.show(SPINNER, "the application goes on".to_owned());
     }
 
-    fn batch(&self, phase: &str, done: u64, estimate: Option<u64>) {
+    fn batch(&self, done: u64, estimate: Option<u64>) {
         let Some(estimate) = estimate.filter(|rows| *rows > 0) else { return };
         let done = done.min(estimate);
         if let Some(bar) = &self.bar {
             bar.set_length(estimate);
             bar.set_position(done);
+            self.show(BAR, self.seen().step.clone());
             return;
         }
         let quarter = done * 4 / estimate;
-        let before = std::mem::replace(&mut self.state().quarter, quarter);
-        if quarter != before && quarter > 0 {
-            self.say(format!(
-                "  {phase:14} {} of about {} rows looked at",
-                thousands(done),
-                thousands(estimate)
-            ));
-        }
+        let step = {
+            let mut seen = self.seen();
+            let before = std::mem::replace(&mut seen.quarter, quarter);
+            if quarter < before {
+                // Clients moved rows past the walk, or wrote them only after it: they are looked for once more.
+                seen.again = ", once more";
+            }
+            if quarter == before || quarter == 0 {
+                return;
+            }
+            format!("{}{}", seen.step, seen.again)
+        };
+        self.say(format!("    {step}: {} of about {} rows", thousands(done), thousands(estimate)));
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -136,13 +147,15 @@ impl Observer for Progress {
     fn event(&self, event: &Event<'_>) {
         match event {
             Event::StepStarted { phase, step, .. } => {
-                if let Some(bar) = &self.bar {
-                    bar.set_message(format!("{phase}: {}", step.summary));
-                    bar.set_position(0);
-                }
+                self.show(SPINNER, format!("{phase}: {}", step.summary));
+                let mut seen = self.seen();
+                (seen.step, seen.again, seen.quarter) = (step.summary.clone(), "", 0);
             }
-            Event::BatchDone { phase, done, estimate, .. } => self.batch(phase, *done, *estimate),
-            Event::StepDone { rows, .. } => self.state().rows += rows,
+            Event::BatchDone { done, estimate, .. } => self.batch(*done, *estimate),
+            Event::StepDone { rows, .. } => self.seen().rows += rows,
+            Event::Waiting { state: State::Waiting { gate, .. }, .. } => {
+                self.say(format!("  {:13} waits for {gate}", "(gate)"));
+            }
             Event::PhaseEntered { migration, phase, took } => self.phase(migration, phase, "entered", *took),
             Event::PhaseRolledBack { migration, phase, took } => {
                 self.phase(migration, phase, "rolled back", *took);

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod crowds;
+mod custom;
 mod exec;
 mod harness;
 mod locks;
