@@ -163,7 +163,7 @@ fn a_plan_reads_as_a_table() {
                 DROP INDEX CONCURRENTLY "public"."users_full_name_idx";
         ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
          5/6  StopOldWrites                              releases 2–3 · left when: fleet ≥ 3, soak, no references
-              save the definition of column "name"       –                                                                 –              –      yes
+              save column "name"                         –                                                                 –              –      yes
             ↩ not known yet: it depends on what an earlier phase makes (column "full_name" does not exist)
         ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
          6/6  DropSource                                 release 3

@@ -155,9 +155,13 @@ async fn rows_that_hop_behind_the_backfill_are_found() {
             tokio::spawn(connection);
             let mut hops = 0;
             while let Ok(done) = asked.recv() {
-                // As release 1 does to a row which it does not change: the last rows move to the front, unfilled.
-                let sql = "UPDATE t SET pad = pad WHERE id IN (SELECT id FROM t WHERE b IS NULL ORDER BY ctid DESC LIMIT 3)";
-                hops += client.execute(sql, &[]).await.expect("hops");
+                // As release 1 does to rows which it does not change: the last ones move to the front, unfilled. Once:
+                // who does so for ever is not to be caught up with.
+                if hops == 0 {
+                    let sql = "UPDATE t SET pad = pad WHERE id > 55 AND b IS NULL RETURNING (ctid::text::point)[0] < 2";
+                    let hopped = client.query(sql, &[]).await.expect("hops");
+                    hops += hopped.iter().filter(|row| row.get(0)).count();
+                }
                 done.send(()).expect("somebody waits");
             }
             hops
@@ -173,7 +177,7 @@ async fn rows_that_hop_behind_the_backfill_are_found() {
     });
     stage.enter(&migrator, number(&CASE, "Backfill")).await;
     drop(migrator);
-    assert!(hopper.join().expect("a hopper") > 0, "no row hopped");
+    assert!(hopper.join().expect("a hopper") > 0, "no row moved behind the scan");
     assert_eq!(one::<i64>(&stage.client, "SELECT count(*) FROM t WHERE b IS DISTINCT FROM a").await, 0);
 }
 
