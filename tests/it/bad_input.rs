@@ -98,7 +98,12 @@ refused! {
     volatile_default: &["ALTER TABLE t ADD at timestamptz DEFAULT clock_timestamp()"], RenameColumn::new("t", "at", "c") => Unsupported, &["kept_in_sync"];
     check_does_not_survive: &["ALTER TABLE t ADD CONSTRAINT odd CHECK (a % 2 >= 0)"], ChangeType::new("t", "a", "c", "text").up("{a}::text").down("{c}::int") => Unsupported, &["odd", "without"];
     foreign_key_does_not_survive: &["ALTER TABLE t ADD CONSTRAINT points FOREIGN KEY (a) REFERENCES other NOT VALID"],
-        ChangeType::new("t", "a", "c", "text").up("{a}::text").down("{c}::int").without(&["t_a_check"]) => Unsupported, &["points"];
+        ChangeType::new("t", "a", "c", "text").up("{a}::text").down("{c}::int") => Unsupported, &["points"];
+    domain_that_rewrites: &["CREATE DOMAIN small AS int CHECK (VALUE < 1000)"], ChangeType::new("t", "a", "c", "small").up("{a}").down("{c}::int") => Unsupported, &["small"];
+    domain_renamed: &["CREATE DOMAIN small AS int CHECK (VALUE < 1000)", "ALTER TABLE t ADD d small"], RenameColumn::new("t", "d", "c") => Unsupported, &["small"];
+    without_what_is_not_there: &[], RenameColumn::new("t", "a", "c").without(&["no_such_index"]) => Missing, &["no_such_index"];
+    without_what_a_foreign_key_needs: &["ALTER TABLE t ADD CONSTRAINT lone UNIQUE (a)", "CREATE TABLE child (a int CONSTRAINT child_fk REFERENCES t (a))"],
+        RenameColumn::new("t", "a", "c").without(&["lone"]) => Unsupported, &["child_fk", "lone"];
     rewriting_default: &[], AddColumn::new("t", "c", "float8").default("random()") => Unsupported, &["volatile_default"];
     a_view_is_no_table: &["CREATE VIEW seen AS SELECT a FROM t"], AddColumn::new("seen", "c", "int") => Unsupported, &["seen"];
 }
@@ -113,6 +118,53 @@ async fn publication_column_list() {
     if one::<i32>(&stage.client, "SELECT current_setting('server_version_num')::int").await >= 150_000 {
         refused(&CASE, &["CREATE PUBLICATION told FOR TABLE t (id, a)"], Kind::Unsupported, &["told"]).await;
     }
+}
+
+#[tokio::test]
+async fn foreign_key_from_a_partitioned_table() {
+    static MIGRATIONS: Migrations =
+        migrations![Migration::new("referred", RenameColumn::new("t", "a", "c")).not_deployed()];
+    static CASE: Case = Case { setup: TABLES, migrations: &MIGRATIONS, schema: "public" };
+    let stage = Stage::set(&CASE).await;
+    // From 18 on it can be added NOT VALID.
+    if one::<i32>(&stage.client, "SELECT current_setting('server_version_num')::int").await < 180_000 {
+        let setup: &[&str] = &[
+            "ALTER TABLE t ADD UNIQUE (a)",
+            "CREATE TABLE parts (a int CONSTRAINT parts_fk REFERENCES t (a)) PARTITION BY RANGE (a)",
+        ];
+        refused(&CASE, setup, Kind::Unsupported, &["parts_fk", "parts"]).await;
+    }
+}
+
+#[tokio::test]
+async fn an_owner_who_lacks_a_right_is_told_before_the_backfill() {
+    static RENAME: Migrations =
+        migrations![Migration::new("rename", RenameColumn::new("t", "a", "c")).not_deployed()];
+    static CASE: Case = Case { setup: TABLES, migrations: &RENAME, schema: "public" };
+    let stage = Stage::set(&CASE).await;
+    let client = &stage.client;
+    let role = format!("{}_owner", stage.database.name());
+    run(client, &format!("CREATE ROLE \"{role}\" LOGIN PASSWORD 'x'")).await;
+    run(client, &format!("GRANT CREATE ON DATABASE \"{}\" TO \"{role}\"", stage.database.name())).await;
+    run(client, &format!("GRANT ALL ON SCHEMA public TO \"{role}\"")).await;
+    run(client, "ALTER TABLE t ADD CONSTRAINT t_other FOREIGN KEY (a) REFERENCES other NOT VALID").await;
+    run(client, &format!("ALTER TABLE t OWNER TO \"{role}\"")).await;
+    let mut config = stage.database.config();
+    config.user(&role).password("x");
+    let owner = Migrator::connect(config, tokio_postgres::NoTls, &RENAME).schema("public");
+    let error = owner.run().await.expect_err("refused");
+    assert_eq!(error.kind(), Kind::Permission, "{error}");
+    assert!(error.to_string().contains("GRANT REFERENCES ON \"public\".\"other\""), "{error}");
+    run(client, &format!("GRANT REFERENCES ON other TO \"{role}\"")).await;
+    run(client, "ALTER TABLE t ENABLE ROW LEVEL SECURITY").await;
+    run(client, "ALTER TABLE t FORCE ROW LEVEL SECURITY").await;
+    let error = owner.run().await.expect_err("refused");
+    assert_eq!(error.kind(), Kind::Permission, "{error}");
+    assert!(error.to_string().contains("BYPASSRLS"), "{error}");
+    run(client, "ALTER TABLE t NO FORCE ROW LEVEL SECURITY").await;
+    owner.run().await.expect("nothing is in the way any more");
+    run(client, &format!("DROP OWNED BY \"{role}\"")).await;
+    run(client, &format!("DROP ROLE \"{role}\"")).await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use phasewise::{
-    AddColumn, ChangeType, DropColumn, Event, Kind, Migration, Migrations, RenameColumn, migrations,
+    AddColumn, ChangeType, DropColumn, Event, Kind, Migration, Migrations, RenameColumn, State, migrations,
 };
 use tokio_postgres::error::SqlState;
 
@@ -71,6 +71,74 @@ async fn a_release_that_writes_one_column_only_is_caught_before_the_old_one_is_f
     assert!(error.to_string().contains("do not agree on every row"), "{error}");
     run(&stage.client, "UPDATE t SET b = a WHERE id = 1").await;
     stage.forward(number(&CASE, "StopOldWrites")).await;
+}
+
+#[tokio::test]
+async fn sync_triggers_find_their_types_whatever_the_clients_search_path_is() {
+    static MOODS: &[&str] = &[
+        "CREATE TYPE mood AS ENUM ('glum', 'gay')",
+        "CREATE DOMAIN feeling AS text",
+        "CREATE TABLE t (id int PRIMARY KEY, a mood)",
+    ];
+    static FELT: Migrations = migrations![
+        Migration::new(
+            "felt",
+            ChangeType::new("t", "a", "b", "text").up("{a}::text::feeling").down("{b}::mood").kept_in_sync()
+        )
+        .not_deployed(),
+    ];
+    static RENAMED: Case = case(MOODS, &SYNCED);
+    static RETYPED: Case = case(MOODS, &FELT);
+    for case in [&RENAMED, &RETYPED] {
+        let stage = Stage::set(case).await;
+        stage.forward(number(case, "SwitchOver")).await;
+        let client = stage.database.connect().await.expect("a connection");
+        run(&client, "SET search_path = pg_catalog").await;
+        run(&client, "INSERT INTO public.t (id, a) VALUES (1, 'glum')").await;
+        run(&client, "INSERT INTO public.t (id, b) VALUES (2, 'glum')").await;
+        run(&client, "UPDATE public.t SET a = 'gay' WHERE id = 1").await;
+        run(&client, "UPDATE public.t SET b = 'gay' WHERE id = 2").await;
+        assert_eq!(
+            one::<i64>(&client, "SELECT count(*) FROM public.t WHERE a::text = 'gay' AND b::text = 'gay'")
+                .await,
+            2
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_column_that_a_conversion_reads_is_not_dropped_under_its_triggers() {
+    static SETUP: &[&str] = &["CREATE TABLE t (id int PRIMARY KEY, a int, unit text)"];
+    static BOTH: Migrations = migrations![
+        Migration::new(
+            "priced",
+            ChangeType::new("t", "a", "b", "text")
+                .up("{a} || {unit}")
+                .down("rtrim({b}, {unit})::int")
+                .kept_in_sync()
+        )
+        .not_deployed(),
+        Migration::new("no_unit", DropColumn::new("t", "unit")).not_deployed(),
+    ];
+    static CASE: Case = case(SETUP, &BOTH);
+    let stage = Stage::set(&CASE).await;
+    let report = stage.migrator().run().await.expect("as far as gates are open");
+    let held = report.get("no_unit").expect("it was looked at");
+    assert_eq!(held.state, State::HeldUp { by: "priced".to_owned() });
+}
+
+#[tokio::test]
+async fn column_options_are_carried_over() {
+    static SETUP: &[&str] = &[
+        "CREATE TABLE t (id int PRIMARY KEY, a text)",
+        "ALTER TABLE t ALTER a SET (n_distinct = 100, n_distinct_inherited = -0.5)",
+    ];
+    static CASE: Case = case(SETUP, &RENAME);
+    let stage = Stage::set(&CASE).await;
+    stage.forward(1).await;
+    let options =
+        "SELECT attoptions::text FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'b'";
+    assert_eq!(one::<String>(&stage.client, options).await, "{n_distinct=100,n_distinct_inherited=-0.5}");
 }
 
 #[tokio::test]
