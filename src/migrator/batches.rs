@@ -17,7 +17,7 @@ use super::events::Event;
 use super::ledger::{At, Cursor};
 use super::locks::Tries;
 use super::steps::Outcome;
-use super::throttle::{ReplicationLag, Throttle};
+use super::throttle::ReplicationLag;
 use super::transaction::Timeouts;
 use crate::error::{Error, Kind, Result};
 use crate::ident::quote;
@@ -253,7 +253,7 @@ impl Driver<'_> {
                 return Ok(());
             }
             walk.asked = Some(Instant::now());
-            let mut reason = match &walk.lag {
+            let mut reason = match &mut walk.lag {
                 Some(lag) => lag.hold(&self.session).await?,
                 None => None,
             };

@@ -226,6 +226,8 @@ impl Driver<'_> {
     async fn give_name(&self, at: At<'_>, build: &BuildIndex, from: &str) -> Result<()> {
         let sql =
             format!("ALTER INDEX {}.{} RENAME TO {}", quote(&build.schema), quote(from), quote(&build.name));
+        // Said first: another driver may have named it or dropped it already.
+        self.fence().await?;
         let found = self.remnants(&build.schema, &build.name).await?;
         match found.iter().find(|index| index.name == from) {
             Some(index) if index.valid && alike(&index.tail, &build.tail) && index.unique == build.unique => {

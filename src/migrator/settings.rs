@@ -164,6 +164,16 @@ impl Migrator {
         self
     }
 
+    /// How long the lease of a driver that was killed or cut off lasts: for so long nobody else drives. Else 15 s.
+    ///
+    /// A driver renews it three times in that time; one whose heartbeat is late by all of it has lost the lease,
+    /// and what it has under way is rolled back. Less than 300 ms is taken as 300 ms.
+    #[must_use]
+    pub fn lease_time(mut self, time: Duration) -> Self {
+        self.lease_time = time.max(Duration::from_millis(300));
+        self
+    }
+
     /// How fast backfills go.
     #[must_use]
     pub fn backfill(mut self, policy: BackfillPolicy) -> Self {

@@ -1,7 +1,7 @@
 //! Throttles: reasons for batches to pause.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
@@ -21,42 +21,89 @@ pub trait Throttle: Send + Sync {
     async fn hold(&self, client: &Client) -> Result<Option<String>>;
 }
 
+/// Looks kept; a replica that is stuck for longer than they last is found to be stuck all the same.
+const LOOKS: usize = 600;
+
 /// Waits while a streaming replica is behind by more than a limit, and goes on below half of it.
+///
+/// `replay_lag` alone would not do: it is what the replica's last reply said. One that is cut off or stopped says
+/// nothing new; one that has caught up and has nothing to say keeps an old figure for ten seconds. So the age of
+/// the oldest look whose WAL the replica has not replayed yet counts as well.
 #[derive(Debug)]
 pub(super) struct ReplicationLag {
     limit: Duration,
-    holding: AtomicBool,
+    holding: bool,
+    /// When we looked, and up to where WAL was written then; oldest first.
+    looks: VecDeque<(Instant, i64)>,
+}
+
+/// A replica's row.
+struct Seen {
+    name: String,
+    replayed: i64,
+    lag: f64,
+    logical: bool,
 }
 
 impl ReplicationLag {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, holding: AtomicBool::new(false) }
+        Self { limit, holding: false, looks: VecDeque::new() }
     }
-}
 
-#[async_trait::async_trait]
-impl Throttle for ReplicationLag {
-    async fn hold(&self, client: &Client) -> Result<Option<String>> {
-        // replay_lag says nothing of a replica that stopped replaying; then its age is that of the last reply.
+    /// The reason to wait, or `None`.
+    pub(super) async fn hold(&mut self, client: &Client) -> Result<Option<String>> {
+        // What only receives WAL (pg_receivewal, a backup) never replays it, and its replay_lag grows for ever.
+        // Subscribers to changes confirm at their own pace, even what is not for them: only their replay_lag counts.
         let rows = client
             .ask(
-                "SELECT coalesce(nullif(application_name, ''), pid::text) AS replica,
-                        extract(epoch FROM coalesce(replay_lag, '0'))::float8 AS lag
-                   FROM pg_catalog.pg_stat_replication
-                  WHERE state IN ('streaming', 'catchup') AND replay_lag IS NOT NULL
-                  ORDER BY replay_lag DESC LIMIT 1",
+                "SELECT coalesce(nullif(r.application_name, ''), r.pid::text) AS replica,
+                        (w.written - '0/0')::int8 AS written,
+                        (r.replay_lsn - '0/0')::int8 AS replayed,
+                        CASE WHEN r.replay_lsn >= w.written THEN 0
+                             ELSE coalesce(extract(epoch FROM r.replay_lag), 0) END::float8 AS lag,
+                        EXISTS (SELECT FROM pg_catalog.pg_replication_slots s
+                                 WHERE s.active_pid = r.pid AND s.slot_type = 'logical') AS logical
+                   FROM pg_catalog.pg_stat_replication r
+                  CROSS JOIN LATERAL (SELECT pg_catalog.pg_current_wal_flush_lsn() AS written OFFSET 0) w
+                  WHERE r.state IN ('streaming', 'catchup') AND r.replay_lsn IS NOT NULL",
                 &[],
             )
             .await?;
-        let Some(row) = rows.first() else {
-            self.holding.store(false, Ordering::Relaxed);
-            return Ok(None);
+        let mut written = 0_i64;
+        let mut replicas = Vec::with_capacity(rows.len());
+        for row in &rows {
+            written = written.max(get(row, "written")?);
+            replicas.push(Seen {
+                name: get(row, "replica")?,
+                replayed: get(row, "replayed")?,
+                lag: get(row, "lag")?,
+                logical: get(row, "logical")?,
+            });
+        }
+        Ok(self.judge(Instant::now(), written, &replicas))
+    }
+
+    fn judge(&mut self, now: Instant, written: i64, replicas: &[Seen]) -> Option<String> {
+        let slowest = replicas.iter().filter(|seen| !seen.logical).map(|seen| seen.replayed).min();
+        // Everybody has replayed these.
+        let passed = self.looks.partition_point(|(_, at)| slowest.is_none_or(|slowest| *at <= slowest));
+        self.looks.drain(..passed);
+        let known = self.looks.back().is_some_and(|(_, at)| *at >= written);
+        if slowest.is_some_and(|slowest| slowest < written) && !known && self.looks.len() < LOOKS {
+            self.looks.push_back((now, written));
+        }
+
+        let behind = |seen: &Seen| {
+            let look = self.looks.iter().find(|(_, at)| !seen.logical && *at > seen.replayed);
+            let age = look.map_or(0.0, |(at, _)| now.duration_since(*at).as_secs_f64());
+            seen.lag.max(age)
         };
-        let (replica, lag): (String, f64) = (get(row, "replica")?, get(row, "lag")?);
+        let worst =
+            replicas.iter().map(|seen| (behind(seen), seen)).max_by(|one, other| one.0.total_cmp(&other.0));
         let limit = self.limit.as_secs_f64();
-        let limit = if self.holding.load(Ordering::Relaxed) { limit / 2.0 } else { limit };
-        let hold = lag > limit;
-        self.holding.store(hold, Ordering::Relaxed);
-        Ok(hold.then(|| format!("replica {replica} is {lag:.1} s behind (limit {limit:.1} s)")))
+        let limit = if self.holding { limit / 2.0 } else { limit };
+        let late = worst.filter(|(lag, _)| *lag > limit);
+        self.holding = late.is_some();
+        late.map(|(lag, seen)| format!("replica {} is {lag:.1} s behind (limit {limit:.1} s)", seen.name))
     }
 }

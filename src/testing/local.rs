@@ -12,6 +12,7 @@ use tokio_postgres::Config;
 
 use super::account::Account;
 use super::connect::{connect, setting, version};
+use super::replica::Primary;
 use super::settings::Settings;
 use super::tail::tail;
 use super::watchdog::Watchdog;
@@ -25,9 +26,19 @@ const PORTS: u32 = 10;
 
 /// Starts the server in `binaries`; `label` names it in its origin.
 pub(super) async fn start(binaries: &Path, label: &str, settings: &Settings) -> Result<Server, StartError> {
+    start_from(binaries, label, &settings.file(), None).await
+}
+
+/// Starts a server on new data, or on a copy of a primary's.
+pub(super) async fn start_from(
+    binaries: &Path,
+    label: &str,
+    settings: &str,
+    primary: Option<&Primary>,
+) -> Result<Server, StartError> {
     let mut attempt = 1;
     loop {
-        match try_start(binaries, label, settings).await {
+        match try_start(binaries, label, settings, primary).await {
             Err(Failure::PortTaken) if attempt < PORTS => attempt += 1,
             Err(Failure::PortTaken) => return Err(StartError::new("others took every port that was tried")),
             Err(Failure::Other(error)) => return Err(error),
@@ -47,17 +58,35 @@ impl From<StartError> for Failure {
     }
 }
 
-async fn try_start(binaries: &Path, label: &str, settings: &Settings) -> Result<Server, Failure> {
-    let binaries = binaries.to_owned();
-    let settings = settings.file();
-    let mut starting = tokio::task::spawn_blocking(move || Starting::spawn(&binaries, settings))
+async fn try_start(
+    binaries: &Path,
+    label: &str,
+    settings: &str,
+    primary: Option<&Primary>,
+) -> Result<Server, Failure> {
+    let (shell, settings) = (binaries.to_owned(), settings.to_owned());
+    let data = primary.map(|primary| primary.data.clone());
+    let backup = match primary {
+        Some(primary) => Some(primary.begin().await?),
+        None => None,
+    };
+    let spawn = move || Starting::spawn(&shell, settings, data.as_deref());
+    let mut starting = tokio::task::spawn_blocking(spawn)
         .await
         .map_err(io::Error::other)
         .and_then(|spawned| spawned)
         .map_err(|error| StartError::because("cannot start a shell", &error))?;
+    if let Some(backup) = backup {
+        starting.copied().await?;
+        let label = backup.end().await?;
+        starting
+            .watchdog
+            .send(&format!("{}\n\n", label.trim_end()))
+            .map_err(|error| StartError::because("the shell ended", &error))?;
+    }
     let version = starting.wait().await?;
     let origin = format!("{label} ({version})");
-    Ok(Server::new(starting.config, origin, Some(starting.watchdog)))
+    Ok(Server::local(starting.config, origin, starting.watchdog, binaries.to_owned()))
 }
 
 struct Starting {
@@ -67,7 +96,7 @@ struct Starting {
 }
 
 impl Starting {
-    fn spawn(binaries: &Path, settings: String) -> io::Result<Self> {
+    fn spawn(binaries: &Path, settings: String, primary: Option<&Path>) -> io::Result<Self> {
         let account = Account::choose()?;
         // Without links in it, so that the server reports its directory under this very name.
         let parent = account.temp_dir().canonicalize()?;
@@ -77,6 +106,7 @@ impl Starting {
         let mut command = Command::new("sh");
         command.arg("-c").arg(include_str!("local.sh")).arg("phasewise");
         command.arg(&directory).arg(binaries).arg(port.to_string()).arg(settings);
+        command.arg(primary.unwrap_or(Path::new("")));
         command.env("LC_ALL", "C");
         // What is meant for clients or for another server must not reach this one.
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_postgres(name)) {
@@ -88,6 +118,18 @@ impl Starting {
         let mut config = Config::new();
         config.host(Ipv4Addr::LOCALHOST.to_string()).port(port).user("postgres").dbname("postgres");
         Ok(Self { watchdog, directory, config })
+    }
+
+    /// Waits until the primary's files are copied.
+    async fn copied(&mut self) -> Result<(), Failure> {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.directory.join("copied").exists() {
+            if self.watchdog.ended() || Instant::now() > deadline {
+                return Err(self.failure());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
     }
 
     /// Waits for the server to answer, and returns its version.

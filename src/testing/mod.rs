@@ -66,6 +66,8 @@ mod local;
 #[cfg(unix)]
 mod npm;
 #[cfg(unix)]
+mod replica;
+#[cfg(unix)]
 mod tail;
 #[cfg(unix)]
 mod watchdog;
@@ -73,6 +75,8 @@ mod watchdog;
 pub use builder::ServerBuilder;
 pub use database::Database;
 pub use error::StartError;
+#[cfg(unix)]
+pub use replica::Replica;
 pub use server::Server;
 pub use source::Source;
 pub use workload::{ClientSummary, Clients, Failed, Session, Summary, Workload};

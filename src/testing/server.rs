@@ -1,5 +1,7 @@
 //! A running server.
 
+#[cfg(unix)]
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
@@ -8,7 +10,7 @@ use tokio_postgres::Config;
 use super::{Database, ServerBuilder, Source, StartError};
 
 #[cfg(unix)]
-use super::watchdog::Watchdog;
+use super::{replica::Replica, watchdog::Watchdog};
 
 /// On other systems every server is somebody else's, and nothing is left to tidy up.
 #[cfg(not(unix))]
@@ -32,6 +34,9 @@ struct Inner {
     config: Config,
     origin: String,
     watchdog: Mutex<Option<Watchdog>>,
+    /// The directory of its binaries, where it was started from some.
+    #[cfg(unix)]
+    binaries: Option<PathBuf>,
 }
 
 impl Server {
@@ -110,7 +115,26 @@ impl Server {
     }
 
     pub(super) fn new(config: Config, origin: String, watchdog: Option<Watchdog>) -> Self {
-        Self { inner: Arc::new(Inner { config, origin, watchdog: Mutex::new(watchdog) }) }
+        Self {
+            inner: Arc::new(Inner {
+                config,
+                origin,
+                watchdog: Mutex::new(watchdog),
+                #[cfg(unix)]
+                binaries: None,
+            }),
+        }
+    }
+
+    #[cfg(unix)]
+    pub(super) fn local(config: Config, origin: String, watchdog: Watchdog, binaries: PathBuf) -> Self {
+        let inner = Inner { config, origin, watchdog: Mutex::new(Some(watchdog)), binaries: Some(binaries) };
+        Self { inner: Arc::new(inner) }
+    }
+
+    #[cfg(unix)]
+    pub(super) fn binaries(&self) -> Option<&Path> {
+        self.inner.binaries.as_deref()
     }
 
     /// How to connect to it as the user that may create databases, in the database that is there from the
@@ -127,6 +151,33 @@ impl Server {
     /// Creates a database on it, with a name of its own.
     pub async fn database(&self) -> Result<Database, StartError> {
         Database::create(self.clone()).await
+    }
+
+    /// Starts a replica of it, which streams from it and answers queries.
+    ///
+    /// # Errors
+    ///
+    /// If this server was not started from binaries on this machine (installed ones, or npm's).
+    ///
+    /// # Examples
+    ///
+    /// A limit on replication lag at work:
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use phasewise::testing::{Server, Source};
+    ///
+    /// let server = Server::builder().source(Source::Installed).start().await?;
+    /// let database = server.database().await?;
+    /// let replica = server.replica().await?;
+    /// replica.catch_up().await?;
+    /// replica.connect(&database).await?.batch_execute("SELECT pg_wal_replay_pause()").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(unix)]
+    pub async fn replica(&self) -> Result<Replica, StartError> {
+        Replica::start(self.clone()).await
     }
 
     /// Stops it now for all clones, and returns when its data is removed. One that was found through

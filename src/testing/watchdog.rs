@@ -1,6 +1,6 @@
 //! A shell that does something once this process is gone.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::process::{Child, Command, Stdio};
 
 /// Holds the only write end of a pipe that a shell reads from: when it is closed, by us or by the system
@@ -35,6 +35,14 @@ impl Watchdog {
         match &mut self.shell {
             Some(shell) => !matches!(shell.try_wait(), Ok(None)),
             None => true,
+        }
+    }
+
+    /// Writes to the shell's standard input.
+    pub(super) fn send(&mut self, text: &str) -> io::Result<()> {
+        match self.shell.as_mut().and_then(|shell| shell.stdin.as_mut()) {
+            Some(pipe) => pipe.write_all(text.as_bytes()),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 

@@ -1,14 +1,17 @@
 //! Tests against real servers.
 
 mod bad_input;
+mod crash;
 mod crowds;
 mod custom;
 mod exec;
 mod harness;
 mod locks;
 mod matrix;
+mod old_server;
 mod pgbench;
 mod plan;
+mod replica;
 mod round_trips;
 mod server;
 mod traps;
