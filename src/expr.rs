@@ -40,9 +40,9 @@ impl Expr {
             if matches!(token.kind, TokenKind::Text) && bytes[at] != b'\'' && bytes[at] != b'"' {
                 let mut i = at;
                 while i + 1 < token.end {
+                    let starts_comment = matches!((bytes[i], bytes[i + 1]), (b'-', b'-') | (b'/', b'*'));
                     assert!(
-                        !(bytes[i] == b'-' && bytes[i + 1] == b'-')
-                            && !(bytes[i] == b'/' && bytes[i + 1] == b'*'),
+                        !starts_comment,
                         "an expression contains a comment, which would swallow what is put behind it: remove it"
                     );
                     i += 1;

@@ -26,22 +26,25 @@ use crate::step::Batches;
 /// A batch looks no further than this many pages: a bloated stretch must not make one transaction long.
 const PAGES: i64 = 1_000;
 
+/// Repairs of single rows between two passes.
+const REPAIRS: u32 = 5;
+
 /// A relation that holds rows.
 #[derive(Debug)]
 pub(super) struct Leaf {
     pub(super) oid: u32,
-    sql: String,
-    pages: i64,
-    estimate: Option<i64>,
+    pub(super) sql: String,
+    pub(super) pages: i64,
+    pub(super) estimate: Option<i64>,
 }
 
 /// One loop under way.
-struct Walk<'a> {
-    at: At<'a>,
-    batches: &'a Batches,
+pub(super) struct Walk<'a> {
+    pub(super) at: At<'a>,
+    pub(super) batches: &'a Batches,
     id: &'a str,
     size: i64,
-    written: u64,
+    pub(super) written: u64,
     asked: Option<Instant>,
     lag: Option<ReplicationLag>,
 }
@@ -71,6 +74,12 @@ impl Driver<'_> {
                 self.pass(&mut walk, pass, &leaves, cursor.take()).await?;
             }
             wrong = self.verify(at, batches, &leaves).await?;
+            for _ in 0..REPAIRS {
+                if wrong.is_empty() || !self.repair(&mut walk, &leaves, &wrong).await? {
+                    break;
+                }
+                wrong = self.verify(at, batches, &leaves).await?;
+            }
             if wrong.is_empty() {
                 self.begin(self.own_timeouts()).await?;
                 let forgotten = self.ledger.forget_cursor(&self.session, at, id).await;
@@ -91,7 +100,7 @@ impl Driver<'_> {
                 at.phase,
                 batches.table_sql(),
                 last - first + 1,
-                wrong.join(", "),
+                wrong.iter().take(10).map(|wrong| wrong.key.as_str()).collect::<Vec<_>>().join(", "),
                 batches.verify
             ),
         ))
@@ -356,7 +365,7 @@ fn tuple_id(text: &str) -> Option<(i64, i32)> {
 }
 
 /// What Postgres said of a row, with the range that it is in.
-fn failed_row(walk: &Walk<'_>, leaf: &Leaf, range: &str, error: tokio_postgres::Error) -> Error {
+pub(super) fn failed_row(walk: &Walk<'_>, leaf: &Leaf, range: &str, error: tokio_postgres::Error) -> Error {
     let doing = format!("migration {}, phase {}: backfill of {}", walk.at.migration, walk.at.phase, leaf.sql);
     // Data exceptions, constraints, and whatever a user's trigger raises.
     let data = error

@@ -13,6 +13,15 @@ use crate::error::{Error, Result};
 use crate::ident::quote;
 use crate::step::{Batches, Work};
 
+/// A row that is wrong.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    /// Its key, for people.
+    pub(super) key: String,
+    /// Its key as SQL: `'1', 'a'`. `None` where the table has no key.
+    pub(super) row: Option<String>,
+}
+
 impl Driver<'_> {
     /// Whether a first pass would find a row. A resumed phase whose batches are done need not walk the table again
     /// at the backfill's pace.
@@ -30,8 +39,8 @@ impl Driver<'_> {
         self.session.query_typed(&sql, &[]).await.map_or(true, |rows| !rows.is_empty())
     }
 
-    /// The keys of some rows that are wrong, by one snapshot.
-    pub(super) async fn verify(&self, at: At<'_>, batches: &Batches, leaves: &[Leaf]) -> Result<Vec<String>> {
+    /// Rows that are wrong, by one snapshot; at most as many as one batch takes.
+    pub(super) async fn verify(&self, at: At<'_>, batches: &Batches, leaves: &[Leaf]) -> Result<Vec<Wrong>> {
         self.outlive_writers(leaves).await?;
         let key = if batches.keys.is_empty() {
             "format('%s %s', t.tableoid::regclass, t.ctid)".to_owned()
@@ -41,10 +50,14 @@ impl Driver<'_> {
                 batches.keys.iter().map(|key| format!("{} = %s", key.replace('%', "%%"))).collect();
             format!("format({}, {})", crate::ident::literal(&formats.join(", ")), parts.join(", "))
         };
+        let values: Vec<String> =
+            batches.keys.iter().map(|key| format!("quote_literal(t.{})", quote(key))).collect();
+        let row = if values.is_empty() { "NULL".to_owned() } else { values.join(" || ', ' || ") };
         let sql = format!(
-            "SELECT {key} AS key FROM {} AS t WHERE ({}) LIMIT 10",
+            "SELECT {key} AS key, {row} AS row FROM {} AS t WHERE ({}) LIMIT {}",
             batches.table_sql(),
-            batches.verify
+            batches.verify,
+            self.migrator.policy.batch.max(1)
         );
         let rows = self.session.query_typed(&sql, &[]).await.map_err(|error| {
             Error::postgres_said(
@@ -57,7 +70,7 @@ impl Driver<'_> {
                 error,
             )
         })?;
-        rows.iter().map(|row| get(row, "key")).collect()
+        rows.iter().map(|row| Ok(Wrong { key: get(row, "key")?, row: get(row, "row")? })).collect()
     }
 
     /// A writer that wrote before the snapshot may commit after it. Waits a while for those there are; what one
