@@ -28,8 +28,10 @@ impl Driver<'_> {
     pub(super) async fn go(&mut self, goal: Goal<'_>, fresh: bool) -> Result<()> {
         let book = self.ledger.read(&self.session).await?;
         self.judge(&book, goal).unchanged()?;
-        if let Goal::To(name, _) = goal {
-            self.ledger.set_paused(&self.session, name, false).await?;
+        if let Some(name) = goal.lifts(&book, self.migrator.migrations)? {
+            self.begin(self.own_timeouts()).await?;
+            let lifted = self.ledger.set_paused(&self.session, name, false).await;
+            self.finish(lifted).await?;
         }
         let migrator = self.migrator;
         for entry in migrator.aims(goal) {
@@ -136,7 +138,7 @@ impl Driver<'_> {
     }
 
     /// Says in the ledger that a phase is being entered, unless a live instance could not stand it.
-    async fn set_off(&self, entry: &Entry, index: usize, at: At<'_>) -> Result<()> {
+    async fn set_off(&self, entry: &'static Entry, index: usize, at: At<'_>) -> Result<()> {
         self.ledger.put(&self.session, entry).await?;
         self.ledger.lock(&self.session, entry.name(), "UPDATE").await?;
         let book = self.ledger.read(&self.session).await?;
@@ -145,8 +147,7 @@ impl Driver<'_> {
             return Ok(());
         }
         if record.moving == Some(Direction::Back) {
-            // The rollback is given up: what it noted does not hold any more.
-            self.ledger.forget(&self.session, at).await?;
+            self.give_up_rollback(entry, index, at).await?;
         }
         self.stand(entry, record, &book, index, index + 1)?;
         self.ledger.set_moving(&self.session, entry.name(), index, Direction::Forward).await
