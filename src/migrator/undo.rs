@@ -70,18 +70,17 @@ impl Driver<'_> {
         ))
     }
 
-    /// A rollback of a phase is given up: forgets what was noted of it, and of the way forward what it undid.
-    pub(super) async fn give_up_rollback(
+    /// The notes that no longer hold once the rollback of a phase is given up: its own, and those of the way forward
+    /// that it undid.
+    pub(super) async fn given_up(
         &self,
         entry: &'static Entry,
         index: usize,
         at: At<'_>,
-    ) -> Result<()> {
-        self.ledger.forget_cursors(&self.session, at).await?;
-        let backward = At { direction: Direction::Back, ..at };
-        let undone = self.ledger.noted(&self.session, backward).await?;
+    ) -> Result<Vec<(Direction, String)>> {
+        let undone = self.ledger.noted(&self.session, At { direction: Direction::Back, ..at }).await?;
         if undone.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let saved = self.ledger.saved(&self.session, at.migration).await?;
         let scope = &self.session.facts.scope;
@@ -93,19 +92,18 @@ impl Driver<'_> {
         let forth: Vec<&Step> = steps.iter().filter(|step| is_statement(step)).collect();
         let blind = blind(&back);
         let paired = forth.len() == blind.len();
+        let mut stale = Vec::new();
         for (nth, step) in forth.iter().rev().enumerate() {
-            let id = match blind.get(nth) {
+            let undoes = match blind.get(nth) {
                 Some(step) if paired => Some(identity(step)?),
                 _ => None,
             };
             // Without a counterpart any of them may be undone.
-            if id.is_none_or(|id| undone.contains(&id)) {
-                self.ledger.forget_note(&self.session, at, &identity(step)?).await?;
+            if undoes.is_none_or(|undoes| undone.contains(&undoes)) {
+                stale.push((Direction::Forward, identity(step)?));
             }
         }
-        for step in &undone {
-            self.ledger.forget_note(&self.session, backward, step).await?;
-        }
-        Ok(())
+        stale.extend(undone.into_iter().map(|step| (Direction::Back, step)));
+        Ok(stale)
     }
 }
