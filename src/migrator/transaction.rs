@@ -224,7 +224,7 @@ impl Driver<'_> {
                 let reset = self.session.send("resetting the lock timeout", "SET lock_timeout = 0").await;
                 sent.and(reset)
             };
-            match self.watch(&mut tries, Duration::from_secs(1), run).await {
+            match self.watch(&mut tries, self.migrator.stall_budget.min(Duration::from_secs(1)), run).await {
                 Ok(()) => return Ok(()),
                 Err(error) => self.again(&mut tries, at, error).await?,
             }
