@@ -53,6 +53,7 @@ pub trait Change: Copy + Send + Sync + 'static {
 pub struct Touches {
     pub(crate) tables: Vec<TouchedTable>,
     pub(crate) everything: bool,
+    pub(crate) unchecked: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +68,7 @@ impl Touches {
     /// Who knows: everything.
     #[must_use]
     pub fn everything() -> Self {
-        Self { everything: true, tables: Vec::new() }
+        Self { everything: true, ..Self::default() }
     }
 
     /// Nothing yet.
@@ -93,6 +94,15 @@ impl Touches {
     #[must_use]
     pub fn creates(mut self, table: TableName) -> Self {
         self.tables.push(TouchedTable { table, columns: Vec::new(), created: true });
+        self
+    }
+
+    /// What is done to them is not for phasewise to judge: they may be views or partitions, belong to another role, or
+    /// not be there yet. Else a table that is not ordinary or partitioned, and this role's, is refused before the first
+    /// phase.
+    #[must_use]
+    pub fn unchecked(mut self) -> Self {
+        self.unchecked = true;
         self
     }
 

@@ -55,6 +55,8 @@ pub enum Kind {
     GateClosed,
     /// This build speaks a release that the schema does not allow.
     OutsideWindow,
+    /// A later migration that has begun touches the same: it must be rolled back first.
+    HeldBack,
     /// What was asked to be undone cannot be.
     Irreversible,
     /// A backfill met a row that it could not fill, or rows that never converge.
@@ -86,9 +88,21 @@ impl Error {
         self.kind
     }
 
-    /// The SQLSTATE, where Postgres reported one.
+    /// The SQLSTATE, where Postgres reported one, however deep among the sources.
     #[must_use]
     pub fn code(&self) -> Option<&tokio_postgres::error::SqlState> {
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            if let Some(postgres) = error.downcast_ref::<tokio_postgres::Error>() {
+                return postgres.code();
+            }
+            source = error.source();
+        }
+        None
+    }
+
+    /// The SQLSTATE of the statement that this error is about; none of an error that concludes from others.
+    pub(crate) fn own_code(&self) -> Option<&tokio_postgres::error::SqlState> {
         self.postgres()?.code()
     }
 

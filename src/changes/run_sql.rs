@@ -15,11 +15,13 @@ use crate::phases::run_sql::{Decided, Run, Sent, SqlSpec, Undecided, Undo, check
 /// |---|---|---|---|---|
 /// | 1 | `Run` | the statements, each in a transaction of its own | – | 0 |
 ///
-/// **Locks:** whatever your statements take: phasewise knows no more of them than you say. Each runs under the lock
-/// timeout, and is tried again where it cannot have its lock; [`long_running`](Self::long_running) lifts the limit on the
-/// time that it may take.
+/// **Locks:** whatever your statements take: phasewise knows no more of them than you say. Each may wait for locks, and
+/// may take, as long as the stall budget allows (else 1 s), and is tried again until the lock deadline;
+/// [`long_running`](Self::long_running) lifts the limit on the time that it may take.
 ///
-/// **Rollback:** your own statements, or the reason why there are none. One of the two must be given.
+/// **Rollback:** your own statements, or the reason why there are none. One of the two must be given. Where a statement
+/// failed, those after it never ran: if none ran, nothing is undone, and if some did, the rollback must have one statement
+/// for each of yours, in reverse order, and undoes only those that ran; else it is refused.
 ///
 /// Unless it says what it touches, all later migrations wait for it, and it for all earlier ones.
 ///
@@ -70,7 +72,7 @@ impl RunSql {
         }
     }
 
-    /// The statements that undo it, in order; sent in the same way.
+    /// The statements that undo it, in the order in which they are sent: in the same way, and only for what ran.
     #[must_use]
     pub const fn rollback(mut self, statements: &'static [&'static str]) -> RunSql<Decided> {
         check_statements(statements);
@@ -104,7 +106,9 @@ impl<U> RunSql<U> {
     }
 
     /// The statement refuses to run in a transaction block, as `VACUUM` does. Since the ledger cannot be written
-    /// together with it, it needs [`done_when`](Self::done_when).
+    /// together with it, it needs [`done_when`](Self::done_when). There is no limit on its time. Its wait for locks is
+    /// limited by the stall budget, and tried again; but one with the word `concurrently` waits as long as it must, since
+    /// a timeout would leave an invalid index behind.
     #[must_use]
     pub const fn outside_transaction(mut self) -> Self {
         self.spec.sent = Sent::Outside;
@@ -129,6 +133,7 @@ impl<U> RunSql<U> {
     }
 
     /// It touches these tables and no others; none at all with `&[]`. So migrations of other tables need not wait.
+    /// Views and partitions may be among them, and tables that the statements themselves create.
     #[must_use]
     pub const fn touches(mut self, tables: &'static [&'static str]) -> Self {
         let mut i = 0;
@@ -186,13 +191,14 @@ impl Change for RunSql<Decided> {
         }
         let tables = self.tables.unwrap_or_default().iter();
         let touches = tables.fold(Touches::nothing(), |touches, table| touches.table(TableName::new(table)));
-        match self.columns {
+        let touches = match self.columns {
             None => touches,
             Some((table, columns)) => {
                 let columns: Vec<Ident> = columns.iter().map(|name| Ident::new(name)).collect();
                 touches.columns(table, &columns)
             }
-        }
+        };
+        touches.unchecked()
     }
 
     fn check(&self, _: &Context<'_>) -> Result<()> {

@@ -180,7 +180,7 @@ impl Driver<'_> {
                     return Ok(next);
                 }
                 Err(error) => {
-                    if error.code() == Some(&SqlState::QUERY_CANCELED) {
+                    if error.own_code() == Some(&SqlState::QUERY_CANCELED) {
                         // Longer than the stall budget: half as much may fit.
                         walk.size = (walk.size / 2).max(1);
                     }

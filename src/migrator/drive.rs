@@ -54,6 +54,7 @@ impl Migrator {
         let begun = Instant::now();
         let mut look = self.look().await?;
         self.judge(&look, goal).unchanged()?;
+        goal.lifts(&look.book, self.migrations)?;
         let mut report = Report { unknown: self.unknown(&look.book), ..Report::default() };
         if !report.unknown.is_empty() {
             tracing::info!(target: "phasewise", names = ?report.unknown, "the ledger has migrations that this build does not know");
@@ -115,7 +116,7 @@ impl Migrator {
         Judge { migrator: self, book: &look.book, schema: &look.facts.scope.schema, goal }
     }
 
-    fn unknown(&self, book: &Book) -> Vec<String> {
+    pub(super) fn unknown(&self, book: &Book) -> Vec<String> {
         book.records.keys().filter(|name| self.migrations.get(name).is_none()).cloned().collect()
     }
 
@@ -133,13 +134,14 @@ impl Migrator {
     fn anything_next(&self, look: &Look, goal: Goal<'_>, fresh: bool) -> bool {
         let judge = self.judge(look, goal);
         let fresh = fresh || self.assume_fresh;
-        let lifts =
-            matches!(goal, Goal::To(name, _) if look.book.record(name).is_some_and(|record| record.paused));
-        lifts || self.aims(goal).any(|entry| matches!(judge.next(entry, fresh), Next::Enter(_)))
+        let lifts = goal.lifts(&look.book, self.migrations);
+        // What is refused is refused by the driver.
+        lifts.map_or(true, |lifted| lifted.is_some())
+            || self.aims(goal).any(|entry| matches!(judge.next(entry, fresh), Next::Enter(_)))
     }
 
     /// Reports where everything stands, without having done anything.
-    fn conclude(&self, report: &mut Report, look: &Look, goal: Goal<'_>, fresh: bool) {
+    pub(super) fn conclude(&self, report: &mut Report, look: &Look, goal: Goal<'_>, fresh: bool) {
         let judge = self.judge(look, goal);
         for entry in self.aims(goal) {
             let state = match judge.next(entry, fresh || self.assume_fresh) {

@@ -28,8 +28,10 @@ impl Driver<'_> {
     pub(super) async fn go(&mut self, goal: Goal<'_>, fresh: bool) -> Result<()> {
         let book = self.ledger.read(&self.session).await?;
         self.judge(&book, goal).unchanged()?;
-        if let Goal::To(name, _) = goal {
-            self.ledger.set_paused(&self.session, name, false).await?;
+        if let Some(name) = goal.lifts(&book, self.migrator.migrations)? {
+            self.begin(self.own_timeouts()).await?;
+            let lifted = self.ledger.set_paused(&self.session, name, false).await;
+            self.finish(lifted).await?;
         }
         let migrator = self.migrator;
         for entry in migrator.aims(goal) {
@@ -116,8 +118,12 @@ impl Driver<'_> {
         let scope = self.session.facts.scope.clone();
         let steps = planning::enter(&self.session, &scope, entry, index, &saved).await?;
 
+        let book = self.ledger.read(&self.session).await?;
+        let turned = book.record(migration).is_some_and(|record| record.moving == Some(Direction::Back));
+        let stale = if turned { self.given_up(entry, index, at).await? } else { Vec::new() };
+
         self.begin(self.own_timeouts()).await?;
-        let moved = self.set_off(entry, index, at).await;
+        let moved = self.set_off(entry, index, at, &stale).await;
         self.finish(moved).await?;
         let (number, of) = (index + 1, entry.phases().len());
         tracing::info!(target: "phasewise", migration, phase, number, of, "entering");
@@ -136,7 +142,13 @@ impl Driver<'_> {
     }
 
     /// Says in the ledger that a phase is being entered, unless a live instance could not stand it.
-    async fn set_off(&self, entry: &Entry, index: usize, at: At<'_>) -> Result<()> {
+    async fn set_off(
+        &self,
+        entry: &Entry,
+        index: usize,
+        at: At<'_>,
+        stale: &[(Direction, String)],
+    ) -> Result<()> {
         self.ledger.put(&self.session, entry).await?;
         self.ledger.lock(&self.session, entry.name(), "UPDATE").await?;
         let book = self.ledger.read(&self.session).await?;
@@ -145,8 +157,11 @@ impl Driver<'_> {
             return Ok(());
         }
         if record.moving == Some(Direction::Back) {
-            // The rollback is given up: what it noted does not hold any more.
-            self.ledger.forget(&self.session, at).await?;
+            // The rollback is given up.
+            self.ledger.forget_cursors(&self.session, at).await?;
+            for (direction, step) in stale {
+                self.ledger.forget_note(&self.session, At { direction: *direction, ..at }, step).await?;
+            }
         }
         self.stand(entry, record, &book, index, index + 1)?;
         self.ledger.set_moving(&self.session, entry.name(), index, Direction::Forward).await

@@ -6,7 +6,7 @@ use super::ledger::{Book, Direction, Record};
 use super::settings::Migrator;
 use super::status::State;
 use crate::error::{Error, Kind, Result};
-use crate::migration::Entry;
+use crate::migration::{Entry, Migrations};
 
 /// What is next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,9 +28,30 @@ pub(super) enum Goal<'a> {
     To(&'a str, usize),
 }
 
-impl Goal<'_> {
+impl<'a> Goal<'a> {
     fn is_for(self, entry: &Entry) -> bool {
         matches!(self, Self::To(name, _) if name == entry.name())
+    }
+
+    /// The migration whose hold it lifts, if it is about to move. Refuses to go back.
+    pub(super) fn lifts(self, book: &Book, migrations: &Migrations) -> Result<Option<&'a str>> {
+        let Self::To(name, last) = self else { return Ok(None) };
+        let Some(record) = book.record(name) else { return Ok(None) };
+        let standing = record.entered.saturating_sub(usize::from(record.moving == Some(Direction::Back)));
+        let beyond = standing + usize::from(record.moving == Some(Direction::Forward));
+        if record.begun() && beyond > last + 1 {
+            let phase = |index: usize| {
+                migrations.get(name).and_then(|entry| entry.phases().get(index)).map_or("?", |info| info.name)
+            };
+            let (goal, here) = (phase(last), phase(beyond - 1));
+            return Err(Error::new(
+                Kind::Unknown,
+                format!(
+                    "migration {name} cannot be run to {goal}, which lies behind: it has come to {here}. Call rollback(\"{name}\", \"{goal}\") to go back to it"
+                ),
+            ));
+        }
+        Ok((record.paused && standing < last + 1).then_some(name))
     }
 }
 
@@ -137,6 +158,8 @@ impl Judge<'_> {
             _ => record.since,
         };
         if info.gate.soaks() && !fresh {
+            // An old release that came back and left again may have left old rows.
+            let since = record.older.map_or(since, |older| since.max(older));
             let until = self.soaked(entry, index, since);
             if until > self.book.now {
                 return Some(State::Soaking { until });

@@ -271,7 +271,7 @@ impl Driver<'_> {
 
 /// Duplicates are the one failure that the rows are to blame for.
 fn not_built(at: At<'_>, build: &BuildIndex, error: Error) -> Error {
-    if error.code() != Some(&SqlState::UNIQUE_VIOLATION) {
+    if error.own_code() != Some(&SqlState::UNIQUE_VIOLATION) {
         return error;
     }
     Error::new(

@@ -59,7 +59,7 @@ impl Tries {
     }
 
     fn is_transient(&self, error: &Error) -> bool {
-        error.code().is_some_and(|code| match *code {
+        error.own_code().is_some_and(|code| match *code {
             SqlState::LOCK_NOT_AVAILABLE
             | SqlState::T_R_DEADLOCK_DETECTED
             | SqlState::T_R_SERIALIZATION_FAILURE => true,
@@ -78,7 +78,8 @@ impl Tries {
 
     /// The lock timeout of this attempt.
     pub(super) fn timeout(&self) -> Duration {
-        FIRST.saturating_mul(1 << (self.attempt - 1).min(16)).min(self.budget)
+        let left = self.deadline.saturating_sub(self.begun.elapsed()).max(FIRST);
+        FIRST.saturating_mul(1 << (self.attempt - 1).min(16)).min(self.budget).min(left)
     }
 
     /// Full jitter: clients get through between the tries, and two drivers never march in step.
@@ -160,7 +161,7 @@ impl Driver<'_> {
         );
         let text = if tries.blockers.is_empty() {
             format!(
-                "{head} ({error}); no blocker was seen: the statement itself may need longer than the stall budget of {} ms. Run again at a quieter time, or raise .stall_budget(…)",
+                "{head} ({error}); no blocker was seen: the statement itself may need longer than the stall budget of {} ms. Run again at a quieter time, raise .stall_budget(…), or, for SQL of your own that blocks nobody meanwhile, say .long_running()",
                 self.migrator.stall_budget.as_millis()
             )
         } else {

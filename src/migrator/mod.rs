@@ -27,6 +27,7 @@ mod status;
 mod steps;
 mod throttle;
 mod transaction;
+mod undo;
 mod verification;
 
 pub use events::{Blocker, Event, Observer};

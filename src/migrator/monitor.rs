@@ -51,17 +51,18 @@ impl Monitor {
                 &[int4(&pid)],
             )
             .await?;
-        rows.iter()
-            .map(|row| {
-                let age: f64 = get(row, "age")?;
-                Ok(Blocker {
-                    pid: get(row, "pid")?,
-                    application: get(row, "application")?,
-                    state: get(row, "state")?,
-                    age: std::time::Duration::try_from_secs_f64(age).unwrap_or_default().as_secs(),
-                    query: get(row, "query")?,
-                })
-            })
-            .collect()
+        rows.iter().map(blocker).collect()
     }
+}
+
+/// One row of a query for blockers.
+pub(super) fn blocker(row: &tokio_postgres::Row) -> Result<Blocker> {
+    let age: f64 = get(row, "age")?;
+    Ok(Blocker {
+        pid: get(row, "pid")?,
+        application: get(row, "application")?,
+        state: get(row, "state")?,
+        age: std::time::Duration::try_from_secs_f64(age).unwrap_or_default().as_secs(),
+        query: get(row, "query")?,
+    })
 }

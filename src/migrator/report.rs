@@ -19,6 +19,9 @@ pub struct Report {
     pub fresh: bool,
     /// How long it took.
     pub took: Duration,
+    /// Why [`start`](super::Migrator::start) could not migrate as far as the gates are open, where that kept it from
+    /// nothing else. `None` where nothing failed.
+    pub failed: Option<String>,
 }
 
 /// What a run did for one migration.
@@ -115,6 +118,9 @@ impl fmt::Display for Report {
                 write!(f, " in {:.1} s; ", migration.took.as_secs_f64())?;
             }
             write!(f, "{}", migration.state)?;
+        }
+        if let Some(error) = &self.failed {
+            write!(f, "\nfailed: {error}")?;
         }
         if !self.unknown.is_empty() {
             write!(f, "\nunknown to this build: {}", self.unknown.join(", "))?;

@@ -120,6 +120,7 @@ impl Driver<'_> {
         top: usize,
         target: usize,
     ) -> Result<()> {
+        self.nothing_above(entry, record, book)?;
         for entered in (target + 1..=top).rev() {
             self.stand(entry, record, book, entered, entered - 1)?;
         }
@@ -138,6 +139,9 @@ impl Driver<'_> {
                         ),
                     ));
                 }
+                Ok(Rollback::Steps(steps)) if entered == top && entered > record.entered => {
+                    self.never_happened(entry, entered - 1, &steps).await?;
+                }
                 Ok(Rollback::Steps(_)) => {}
                 Err(error) if entered == top => return Err(error),
                 // Computed over a schema that later rollbacks will have changed: it is asked again in its turn.
@@ -145,6 +149,54 @@ impl Driver<'_> {
                     tracing::debug!(target: "phasewise", phase, %error, "its rollback cannot be computed yet")
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Refuses while a later migration stands on what would be undone.
+    fn nothing_above(&self, entry: &'static Entry, record: &Record, book: &Book) -> Result<()> {
+        let (name, touches) = (entry.name(), entry.touches());
+        let schema = &self.session.facts.scope.schema;
+        let later = self
+            .migrator
+            .migrations
+            .iter()
+            .skip_while(|other| other.name() != name)
+            .skip(1)
+            .filter(|later| book.record(later.name()).is_some_and(Record::begun))
+            .find(|later| later.touches().overlaps(&touches, schema));
+        if let Some(later) = later {
+            let vague = match (touches.everything, later.touches().everything) {
+                (true, _) => Some(name),
+                (_, true) => Some(later.name()),
+                _ => None,
+            };
+            let around = vague.map_or_else(String::new, |vague| {
+                format!(
+                    ". {vague} does not say what it touches, so it touches everything: if it has nothing to do with the other, add .touches(&[…]) to it"
+                )
+            });
+            return Err(Error::new(
+                Kind::HeldBack,
+                format!(
+                    "migration {name} cannot be rolled back under {later}, which came later, has begun, and touches the same: roll that one back first, rollback(\"{later}\", To::Start){around}",
+                    later = later.name()
+                ),
+            ));
+        }
+        let unknown = book.records.values().find(|other| {
+            other.begun()
+                && other.first_seen > record.first_seen
+                && self.migrator.migrations.get(&other.name).is_none()
+        });
+        if let Some(unknown) = unknown {
+            return Err(Error::new(
+                Kind::HeldBack,
+                format!(
+                    "migration {name} cannot be rolled back under {unknown}, which came later and has begun: this build does not list it, so that nobody can tell whether it touches the same. Use a build that lists both",
+                    unknown = unknown.name
+                ),
+            ));
         }
         Ok(())
     }
@@ -157,6 +209,8 @@ impl Driver<'_> {
         let at = At { migration, phase, direction: Direction::Back };
         let saved = self.ledger.saved(&self.session, migration).await?;
         let scope = self.session.facts.scope.clone();
+        let book = self.ledger.read(&self.session).await?;
+        let half = self.ledger.listed(book.record(migration), migration)?.moving == Some(Direction::Forward);
         let steps = match planning::rollback(&self.session, &scope, entry, entered - 1, &saved).await? {
             Rollback::Steps(steps) => steps,
             Rollback::Irreversible(why) => {
@@ -170,8 +224,17 @@ impl Driver<'_> {
             }
         };
 
+        let unneeded = if half { self.never_happened(entry, entered - 1, &steps).await? } else { Vec::new() };
+
         self.begin(self.own_timeouts()).await?;
-        let moved = self.turn(entry, entered, target).await;
+        let moved = async {
+            // As if they were done: there is nothing for them to undo.
+            for step in &unneeded {
+                self.ledger.note(&self.session, at, step).await?;
+            }
+            self.turn(entry, entered, target).await
+        }
+        .await;
         self.finish(moved).await?;
         tracing::info!(target: "phasewise", migration, phase, "rolling back");
         self.migrator.tell(&Event::PhaseRollingBack { migration, phase });

@@ -248,11 +248,12 @@ impl Migrator {
     }
 
     /// The same, but `name` goes no further than `phase`, and migrations after it are left alone. Lifts a hold on
-    /// it.
+    /// it, if `phase` is ahead.
     ///
     /// # Errors
     ///
-    /// Like [`run`](Migrator::run); [`Kind::Unknown`] for a name or phase that this build does not have.
+    /// Like [`run`](Migrator::run); [`Kind::Unknown`] for a name or phase that this build does not have, and for a
+    /// phase that lies behind.
     pub async fn run_to(&self, name: &str, phase: &str) -> Result<Report> {
         let last = phase_of(self.entry(name)?, phase)?;
         self.drive(Goal::To(name, last)).await
@@ -303,7 +304,9 @@ impl Migrator {
     ///
     /// # Errors
     ///
-    /// [`Kind::Irreversible`] and [`Kind::OutsideWindow`] before anything is touched.
+    /// [`Kind::Irreversible`] and [`Kind::OutsideWindow`] before anything is touched. [`Kind::HeldBack`] where a later
+    /// migration that touches the same has begun: that one is rolled back first. So is one that this build does not
+    /// list and the ledger saw first after this one, since nobody can tell what it touches.
     pub async fn rollback(&self, name: &str, to: impl Into<To<'_>>) -> Result<Report> {
         self.take_back(name, to.into()).await
     }
@@ -347,6 +350,13 @@ impl Migrator {
     }
 
     /// Brings the schema as far forward as this build may go, and joins the fleet.
+    ///
+    /// In this version it runs backfills, too, before it returns; `run`, in a job of its own before the deploy, keeps
+    /// them out of the way of a start.
+    ///
+    /// A lock that cannot be had, a backfill that cannot end, or another driver does not keep an instance from serving
+    /// that may serve: [`Report::failed`] says so, and the next run goes on. A build that does not list a migration
+    /// which has begun and is not done is release 0 of it.
     ///
     /// # Errors
     ///

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::connect::{Conn, Sql as _, get, jsonb, text};
 use super::drive::Look;
 use super::gates::Goal;
-use super::ledger::{Ledger, finish, to_json};
+use super::ledger::{Ledger, Record, finish, to_json};
 use super::monitor::Monitor;
 use super::report::Report;
 use super::settings::Migrator;
@@ -53,6 +53,7 @@ impl Schema {
     pub async fn leave(self) -> Result<()> {
         self.beat.abort();
         let conn = self.monitor.conn().await?;
+        self.ledger.saw(&conn, &self.id).await?;
         let sql = self.ledger.sql("DELETE FROM {s}.instances WHERE id = $1::text::uuid");
         conn.ask(&sql, &[text(&self.id)]).await?;
         Ok(())
@@ -67,15 +68,26 @@ impl Drop for Schema {
 
 impl Migrator {
     pub(super) async fn join(&self) -> Result<Schema> {
-        let report = match self.drive(Goal::Serve).await {
-            // Another instance drives, and takes its time: that alone must not keep this one from serving.
-            Err(error) if error.kind() == Kind::Busy => {
-                tracing::info!(target: "phasewise", %error, "starting beside the driver");
-                Report::default()
+        let (mut report, failed) = match self.drive(Goal::Serve).await {
+            Ok(report) => (report, None),
+            // None of these says that this build may not serve: the windows do.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    Kind::Busy | Kind::LeaseLost | Kind::Locked | Kind::Backfill | Kind::GateClosed
+                ) =>
+            {
+                tracing::warn!(target: "phasewise", %error, "could not migrate; starting as far as the schema allows");
+                (Report::default(), Some(error.to_string()))
             }
-            report => report?,
+            Err(error) => return Err(error),
         };
         let mut look = self.look().await?;
+        if failed.is_some() {
+            report.unknown = self.unknown(&look.book);
+            self.conclude(&mut report, &look, Goal::Serve, false);
+            report.failed = failed;
+        }
         // With nothing to migrate there is no ledger yet, and still a fleet to join.
         if !look.facts.has_ledger {
             self.found(&mut look).await?;
@@ -114,11 +126,30 @@ impl Migrator {
             let here = record.entered.checked_sub(1).and_then(|at| record.phases.get(at));
             allowed(entry, record.window(), here.map_or("no phase yet", |place| place.name.as_str()))?;
         }
+        for record in book.records.values().filter(|record| self.migrations.get(&record.name).is_none()) {
+            known(record)?;
+        }
         let sql =
             look.ledger.sql("DELETE FROM {s}.instances WHERE seen < clock_timestamp() - interval '1 day'");
         look.conn.ask(&sql, &[]).await?;
         insert(&look.conn, &look.ledger, None, &self.instance, &self.releases()?).await
     }
+}
+
+/// Refuses a build from before a migration that old releases cannot live in any more. One that is done may have been
+/// taken out of the build's list since.
+fn known(record: &Record) -> Result<()> {
+    let window = record.window();
+    if !record.begun() || record.done() || window.contains(0) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::OutsideWindow,
+        format!(
+            "this build may not serve: it does not know migration {}, which is under way and where releases {window} may run; not knowing it is release 0. Deploy a build that lists it and speaks release {} or newer; or roll it back, with a build that lists it, until release 0 may run",
+            record.name, window.lo
+        ),
+    ))
 }
 
 /// Refuses a release that the schema does not allow.
@@ -162,7 +193,11 @@ async fn insert(
     );
     let rows = conn.ask(&sql, &[text(&id), text(&service), jsonb(releases)]).await?;
     match rows.first() {
-        Some(row) => get(row, "id"),
+        Some(row) => {
+            let id: String = get(row, "id")?;
+            ledger.saw(conn, &id).await?;
+            Ok(id)
+        }
         None => Err(Error::new(
             Kind::LedgerDamaged,
             "the instance was not registered: does a trigger or rule of the ledger's tables swallow rows?",

@@ -48,7 +48,7 @@ impl Driver<'_> {
         Ok(())
     }
 
-    async fn is_done(&self, at: At<'_>, step: &Step, id: &str) -> Result<bool> {
+    pub(super) async fn is_done(&self, at: At<'_>, step: &Step, id: &str) -> Result<bool> {
         if matches!(step.action, Action::BuildIndex(_) | Action::DropIndex(_)) {
             // These look for themselves: an index that is gone may still have left a remnant.
             return Ok(false);
@@ -116,7 +116,7 @@ impl Driver<'_> {
 }
 
 /// What a step is noted under: a hash of all that it is.
-fn identity(step: &Step) -> Result<String> {
+pub(super) fn identity(step: &Step) -> Result<String> {
     let text = to_json(step)?.to_string();
     Ok(sha2::Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
 }

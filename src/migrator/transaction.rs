@@ -109,16 +109,23 @@ impl Driver<'_> {
         };
         let strong = step.locks.iter().any(|lock| lock.mode >= LockMode::Share);
         let soften = if strong && !long { self.lockable(step).await? } else { Vec::new() };
-        let mut tries = Tries::new(self.migrator, &step.summary).timed(strong && !long);
+        // Nobody knows what a statement without declared locks takes: it is held to the budget like a strong one.
+        let limited = strong || step.locks.is_empty();
+        let mut tries = Tries::new(self.migrator, &step.summary).timed(limited && !long);
         loop {
             let timeouts = if long {
-                // Weak locks: nobody queues behind them, so a wait that autovacuum yields to is harmless.
-                Timeouts { lock: self.session.patience(), statement: None, idle: Duration::from_secs(10) }
+                let lock = if step.locks.is_empty() {
+                    self.migrator.stall_budget
+                } else {
+                    // Weak locks: nobody queues behind them, so a wait that autovacuum yields to is harmless.
+                    self.session.patience()
+                };
+                Timeouts { lock, statement: None, idle: Duration::from_secs(10) }
             } else {
                 let budget = self.migrator.stall_budget;
                 Timeouts {
                     lock: tries.timeout(),
-                    statement: strong.then_some(budget),
+                    statement: limited.then_some(budget),
                     idle: budget.max(Duration::from_millis(500)),
                 }
             };
@@ -198,13 +205,26 @@ impl Driver<'_> {
         rows.iter().map(|row| get(row, "relation")).collect()
     }
 
-    /// A statement outside a transaction. Deadlocks are tried again.
+    /// A statement outside a transaction. Deadlocks are tried again, and lock timeouts: one that works concurrently
+    /// has none, since it would leave half of its work behind.
     pub(super) async fn autocommit(&self, at: At<'_>, summary: &str, statement: &str) -> Result<()> {
-        let mut tries = Tries::new(self.migrator, summary).untimed();
+        let tries = Tries::new(self.migrator, summary);
+        let waits = statement.to_ascii_lowercase().contains("concurrently");
+        let mut tries = if waits { tries.untimed() } else { tries.timed(false) };
         loop {
             self.fence().await?;
-            let run = self.session.send(doing(at, statement), statement);
-            match self.watch(&mut tries, Duration::from_secs(1), run).await {
+            let run = async {
+                if waits {
+                    return self.session.send(doing(at, statement), statement).await;
+                }
+                let set = format!("SET lock_timeout = '{}'", ms(self.migrator.stall_budget));
+                self.session.send("setting the lock timeout", &set).await?;
+                let sent = self.session.send(doing(at, statement), statement).await;
+                // Of two errors the statement's own matters.
+                let reset = self.session.send("resetting the lock timeout", "SET lock_timeout = 0").await;
+                sent.and(reset)
+            };
+            match self.watch(&mut tries, self.migrator.stall_budget.min(Duration::from_secs(1)), run).await {
                 Ok(()) => return Ok(()),
                 Err(error) => self.again(&mut tries, at, error).await?,
             }

@@ -9,7 +9,8 @@ use super::batches::Leaf;
 use super::connect::{Sql as _, get};
 use super::driver::Driver;
 use super::ledger::At;
-use crate::error::{Error, Result};
+use super::monitor::blocker;
+use crate::error::{Error, Kind, Result};
 use crate::ident::quote;
 use crate::step::{Batches, Work};
 
@@ -41,7 +42,7 @@ impl Driver<'_> {
 
     /// Rows that are wrong, by one snapshot; at most as many as one batch takes.
     pub(super) async fn verify(&self, at: At<'_>, batches: &Batches, leaves: &[Leaf]) -> Result<Vec<Wrong>> {
-        self.outlive_writers(leaves).await?;
+        self.outlive_writers(at, leaves).await?;
         let key = if batches.keys.is_empty() {
             "format('%s %s', t.tableoid::regclass, t.ctid)".to_owned()
         } else {
@@ -73,12 +74,19 @@ impl Driver<'_> {
         rows.iter().map(|row| Ok(Wrong { key: get(row, "key")?, row: get(row, "row")? })).collect()
     }
 
-    /// A writer that wrote before the snapshot may commit after it. Waits a while for those there are; what one
-    /// that stays open still leaves wrong is found by the next verification.
-    async fn outlive_writers(&self, leaves: &[Leaf]) -> Result<()> {
+    /// A writer that wrote before the snapshot may commit after it, and what it leaves wrong would be seen by nobody.
+    /// So every transaction that has written to the table must end first. One that has locked nothing yet writes
+    /// after the phases so far, as one of the releases that may run now.
+    async fn outlive_writers(&self, at: At<'_>, leaves: &[Leaf]) -> Result<()> {
         let oids: Vec<String> = leaves.iter().map(|leaf| leaf.oid.to_string()).collect();
+        // A leaf may have been written to through the lock on it alone.
         let sql = format!(
-            "SELECT coalesce(array_agg(DISTINCT l.virtualtransaction), '{{}}') AS writers FROM pg_catalog.pg_locks l
+            "SELECT DISTINCT ON (l.virtualtransaction) l.virtualtransaction AS writer, coalesce(l.pid, 0) AS pid,
+                    coalesce(a.application_name, '') AS application,
+                    coalesce(a.state, a.backend_type, 'unknown') AS state,
+                    coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float8 AS age,
+                    coalesce(left(regexp_replace(a.query, '\\s+', ' ', 'g'), 120), '') AS query
+               FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
               WHERE l.locktype = 'relation' AND l.relation IN ({}) AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
                 AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
                 AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
@@ -87,14 +95,35 @@ impl Driver<'_> {
         );
         let begun = Instant::now();
         let mut known: Option<Vec<String>> = None;
+        let mut told = false;
         loop {
             let rows = self.session.ask(&sql, &[(&known, Type::TEXT_ARRAY)]).await?;
-            let Some(row) = rows.first() else { return Ok(()) };
-            let writers: Vec<String> = get(row, "writers")?;
-            if writers.is_empty() || begun.elapsed() > Duration::from_secs(5) {
+            if rows.is_empty() {
                 return Ok(());
             }
-            known = Some(writers);
+            let waited = begun.elapsed();
+            if waited >= self.migrator.lock_deadline {
+                let writers: Vec<String> =
+                    rows.iter().map(|row| blocker(row).map(|b| b.to_string())).collect::<Result<_>>()?;
+                return Err(Error::new(
+                    Kind::Locked,
+                    format!(
+                        "migration {}, phase {}: the rows cannot be verified while transactions that wrote to the table are open (waited {:.1} s): {}. End them (SELECT pg_terminate_backend(pid)) or wait for them, then run again: it resumes here",
+                        at.migration,
+                        at.phase,
+                        waited.as_secs_f64(),
+                        writers.join("; ")
+                    ),
+                ));
+            }
+            if !told && waited > Duration::from_secs(5) {
+                told = true;
+                tracing::info!(target: "phasewise", migration = at.migration, phase = at.phase, writers = rows.len(), "waiting for open writers before verifying");
+            }
+            if self.lease.is_lost() {
+                return Err(self.lease.lost());
+            }
+            known = Some(rows.iter().map(|row| get(row, "writer")).collect::<Result<_>>()?);
             sleep(Duration::from_millis(20)).await;
         }
     }

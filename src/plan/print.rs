@@ -129,6 +129,9 @@ impl Layout {
             Steps::Unknown { because } => self.note(f, "  ", &format!("not known yet: {because}"))?,
         }
         match &phase.rollback {
+            PlannedRollback::RevertDeploy if phase.gate.release().is_none() => {
+                self.note(f, "↩ ", "nothing to undo")
+            }
             PlannedRollback::RevertDeploy => self.note(f, "↩ ", "revert the deploy"),
             PlannedRollback::Steps(steps) => self.steps(f, "↩ ", steps),
             PlannedRollback::Irreversible { reason } => {

@@ -5,6 +5,7 @@ mod crash;
 mod crowds;
 mod custom;
 mod exec;
+mod executor2;
 mod harness;
 mod locks;
 mod matrix;

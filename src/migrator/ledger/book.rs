@@ -63,6 +63,9 @@ pub(in crate::migrator) struct Record {
     pub(in crate::migrator) moving: Option<Direction>,
     pub(in crate::migrator) paused: bool,
     pub(in crate::migrator) since: DateTime<Utc>,
+    pub(in crate::migrator) first_seen: DateTime<Utc>,
+    /// When an instance was last seen in the phase where it stands that is older than the next phase allows.
+    pub(in crate::migrator) older: Option<DateTime<Utc>>,
 }
 
 impl Record {
@@ -174,7 +177,9 @@ impl Ledger {
     pub(in crate::migrator) async fn read(&self, conn: &Conn) -> Result<Book> {
         let version = self.sql("SELECT version, clock_timestamp() AS now FROM {s}.ledger");
         let migrations = self.sql(
-            "SELECT name, fingerprint, definition, phases::text AS phases, entered, moving, paused, since FROM {s}.migrations",
+            "SELECT name, fingerprint, definition, phases::text AS phases, entered, moving, paused, since, first_seen,
+                    (SELECT o.at FROM {s}.older o WHERE o.migration = m.name AND o.phase = m.phases -> (m.entered - 1) ->> 'name') AS older
+               FROM {s}.migrations m",
         );
         let confirmed = self.sql("SELECT migration, phase, at, by FROM {s}.confirmations ORDER BY at");
         let backfills =
@@ -283,6 +288,8 @@ impl Ledger {
             moving,
             paused: get(row, "paused")?,
             since: get(row, "since")?,
+            first_seen: get(row, "first_seen")?,
+            older: get(row, "older")?,
             name,
         };
         if !record.sound() {

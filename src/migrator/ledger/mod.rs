@@ -53,7 +53,7 @@ impl Ledger {
                 }
                 // Somebody else is making it at this moment.
                 Err(error)
-                    if error.code().is_some_and(|code| {
+                    if error.own_code().is_some_and(|code| {
                         matches!(
                             *code,
                             SqlState::UNIQUE_VIOLATION

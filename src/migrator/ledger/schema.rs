@@ -77,6 +77,12 @@ pub(super) const CREATE: &[&str] = &[
         seen timestamptz NOT NULL DEFAULT clock_timestamp(),
         by text NOT NULL
     )",
+    "CREATE TABLE {s}.older (
+        migration text NOT NULL,
+        phase text NOT NULL,
+        at timestamptz NOT NULL,
+        PRIMARY KEY (migration, phase)
+    )",
     "CREATE TABLE {s}.lease (
         one boolean PRIMARY KEY DEFAULT true CHECK (one),
         holder text,

@@ -102,7 +102,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Says that it stands, `entered` phases on, and forgets what was noted on the way.
+    /// Says that it stands, `entered` phases on. What was noted on the way forward is kept: a rollback that is given
+    /// up must find what it did not undo.
     pub(in crate::migrator) async fn arrive(
         &self,
         conn: &Conn,
@@ -119,7 +120,17 @@ impl Ledger {
             "INSERT INTO {{s}}.history (migration, phase, direction, took, by) VALUES ($1, $2, $3, $4, {BY})"
         ));
         conn.ask(&sql, &[text(&name), text(&phase), text(&direction), float8(&took)]).await?;
-        self.forget(conn, at).await?;
+        let back = Direction::Back.as_str();
+        for table in ["notes", "backfills"] {
+            let kept = if table == "notes" && at.direction == Direction::Forward {
+                "direction = $3"
+            } else {
+                "$3 <> ''"
+            };
+            let sql = self
+                .sql(&format!("DELETE FROM {{s}}.{table} WHERE migration = $1 AND phase = $2 AND {kept}"));
+            conn.ask(&sql, &[text(&name), text(&phase), text(&back)]).await?;
+        }
         if at.direction == Direction::Back {
             let sql = self.sql("DELETE FROM {s}.saved WHERE migration = $1 AND phase = $2");
             conn.ask(&sql, &[text(&name), text(&phase)]).await?;
@@ -127,12 +138,29 @@ impl Ledger {
         Ok(())
     }
 
-    /// Forgets the step notes and cursors of a phase, both ways.
-    pub(in crate::migrator) async fn forget(&self, conn: &Conn, at: At<'_>) -> Result<()> {
-        for table in ["notes", "backfills"] {
-            let sql = self.sql(&format!("DELETE FROM {{s}}.{table} WHERE migration = $1 AND phase = $2"));
-            conn.ask(&sql, &[text(&at.migration), text(&at.phase)]).await?;
-        }
+    /// Forgets the cursors of a phase, both ways.
+    pub(in crate::migrator) async fn forget_cursors(&self, conn: &Conn, at: At<'_>) -> Result<()> {
+        let sql = self.sql("DELETE FROM {s}.backfills WHERE migration = $1 AND phase = $2");
+        conn.ask(&sql, &[text(&at.migration), text(&at.phase)]).await?;
+        Ok(())
+    }
+
+    /// The steps that are noted on one way through a phase.
+    pub(in crate::migrator) async fn noted(&self, conn: &Conn, at: At<'_>) -> Result<Vec<String>> {
+        let sql =
+            self.sql("SELECT step FROM {s}.notes WHERE migration = $1 AND phase = $2 AND direction = $3");
+        let direction = at.direction.as_str();
+        let rows = conn.ask(&sql, &[text(&at.migration), text(&at.phase), text(&direction)]).await?;
+        rows.iter().map(|row| get(row, "step")).collect()
+    }
+
+    /// Forgets that a step was noted.
+    pub(in crate::migrator) async fn forget_note(&self, conn: &Conn, at: At<'_>, step: &str) -> Result<()> {
+        let sql = self.sql(
+            "DELETE FROM {s}.notes WHERE migration = $1 AND phase = $2 AND direction = $3 AND step = $4",
+        );
+        let direction = at.direction.as_str();
+        conn.ask(&sql, &[text(&at.migration), text(&at.phase), text(&direction), text(&step)]).await?;
         Ok(())
     }
 
@@ -141,6 +169,22 @@ impl Ledger {
             "INSERT INTO {{s}}.confirmations (migration, phase, by) VALUES ($1, $2, {BY}) ON CONFLICT DO NOTHING"
         ));
         conn.ask(&sql, &[text(&name), text(&phase)]).await?;
+        Ok(())
+    }
+
+    /// Notes for each phase when an instance was last seen that is older than the next phase allows: the soak counts
+    /// from there.
+    pub(in crate::migrator) async fn saw(&self, conn: &Conn, instance: &str) -> Result<()> {
+        let sql = self.sql(
+            "INSERT INTO {s}.older (migration, phase, at)
+             SELECT m.name, m.phases -> (m.entered - 1) ->> 'name', clock_timestamp()
+               FROM {s}.migrations m JOIN {s}.instances i ON i.id = $1::text::uuid
+              WHERE m.entered > 0
+                AND (m.phases -> m.entered ->> 'lo')::int4 > coalesce((i.releases ->> m.name)::int4, 0)
+              ORDER BY m.name
+             ON CONFLICT (migration, phase) DO UPDATE SET at = excluded.at",
+        );
+        conn.ask(&sql, &[text(&instance)]).await?;
         Ok(())
     }
 
