@@ -548,7 +548,7 @@ impl Carried {
 
     /// Takes it all away again, last first.
     pub(super) fn remove(&self, replace: &Replace, table: &Table) -> Vec<Step> {
-        let mut steps = vec![column::drop_not_null(table, replace.target.as_str())];
+        let mut steps = column::undo_not_null(table, replace.target.as_str());
         steps.extend(self.foreign_keys.iter().rev().map(constraint::drop_foreign_key));
         steps.extend(self.checks.iter().rev().map(|check| constraint::drop(table, &check.name)));
         steps.extend(self.statistics.iter().map(|found| statistics::drop(table, &found.name)));
