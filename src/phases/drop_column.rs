@@ -290,11 +290,11 @@ impl Phase for Drop {
     }
 }
 
-/// Whether an expression is the constant NULL, however it is cast.
+/// Whether an expression is plainly the constant NULL, with a cast or without.
 fn is_null(expr: &str) -> bool {
-    let bare = expr.trim_matches(|c: char| c == '(' || c == ')' || c.is_whitespace());
-    let word = bare.split_once("::").map_or(bare, |(word, _)| word);
-    word.trim_end_matches(|c: char| c == ')' || c.is_whitespace()).eq_ignore_ascii_case("null")
+    let (word, cast) = expr.trim().split_once("::").unwrap_or((expr.trim(), ""));
+    let is_type = cast.chars().all(|c| c.is_alphanumeric() || "_.()[]".contains(c));
+    word.trim().eq_ignore_ascii_case("null") && is_type
 }
 
 fn json(value: &impl serde::Serialize) -> Result<serde_json::Value> {

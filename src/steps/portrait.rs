@@ -21,7 +21,7 @@ pub(crate) fn free(table: &Table, portrait: &Portrait) -> Vec<Step> {
     }
     let constraints = portrait.constraints.iter().filter(|found| !found.inherited);
     steps.extend(constraints.map(|found| constraint::drop(table, &found.name)));
-    steps.extend(portrait.indexes.iter().map(|found| index::drop(table, &found.name)));
+    steps.extend(portrait.indexes.iter().flat_map(|found| index::drop(table, &found.name, &found.children)));
     steps.extend(portrait.statistics.iter().map(|(name, _, _)| drop_statistics(table, name)));
     steps
 }
