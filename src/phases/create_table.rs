@@ -442,10 +442,7 @@ impl<const N: usize, const K: usize> Phase for Create<N, K> {
                 "c.contype = 'f' AND c.confrelid = pg_catalog.to_regclass({})",
                 literal(&cx.snapshot.sql_name(table))
             );
-            done.push_str(&format!(
-                " AND ({})",
-                probe::constraint(&sql, constraint.name.as_str(), &refers)
-            ));
+            done.push_str(&format!(" AND ({})", probe::constraint(&sql, constraint.name.as_str(), &refers)));
         }
         let mut create =
             Step::sql(format!("create table {sql}"), spec.create(&sql, false, cx)).done_when(done);

@@ -602,7 +602,8 @@ impl Carried {
         let mut steps = column::undo_not_null(table, replace.target.as_str());
         steps.extend(self.foreign_keys.iter().rev().map(constraint::drop_foreign_key));
         steps.extend(self.checks.iter().rev().map(|check| constraint::drop(table, &check.name)));
-        steps.extend(self.statistics.iter().map(|found| statistics::drop(table, &found.name, &found.columns)));
+        steps
+            .extend(self.statistics.iter().map(|found| statistics::drop(table, &found.name, &found.columns)));
         for carried in self.indexes.iter().rev() {
             if carried.constraint.is_some() {
                 steps.push(constraint::drop(table, &carried.name));
