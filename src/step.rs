@@ -91,6 +91,8 @@ pub struct Step {
     pub action: Action,
     /// Every lock on a table that it takes, strongest mode per table. The ledger's own tables are left out.
     pub locks: Vec<Lock>,
+    /// Whether `locks` is the whole truth. Not for SQL that phasewise did not write: then nobody knows.
+    pub locks_known: bool,
     /// Whether it reads a whole table.
     pub scans: bool,
     /// How to tell that it is done.
@@ -229,7 +231,14 @@ impl Step {
     /// A step with `action`, without locks, a scan, or a probe.
     #[must_use]
     pub fn new(summary: impl Into<String>, action: Action) -> Self {
-        Self { summary: summary.into(), action, locks: Vec::new(), scans: false, probe: Probe::Ledger }
+        Self {
+            summary: summary.into(),
+            action,
+            locks: Vec::new(),
+            locks_known: true,
+            scans: false,
+            probe: Probe::Ledger,
+        }
     }
 
     /// One statement in a short transaction.
@@ -267,6 +276,13 @@ impl Step {
     #[must_use]
     pub fn locks(mut self, relation: impl Into<String>, mode: LockMode) -> Self {
         self.locks.push(Lock { relation: relation.into(), mode });
+        self
+    }
+
+    /// Declares that its locks are not known: SQL that a user wrote.
+    #[must_use]
+    pub fn locks_unknown(mut self) -> Self {
+        self.locks_known = false;
         self
     }
 

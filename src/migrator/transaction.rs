@@ -110,11 +110,11 @@ impl Driver<'_> {
         let strong = step.locks.iter().any(|lock| lock.mode >= LockMode::Share);
         let soften = if strong && !long { self.lockable(step).await? } else { Vec::new() };
         // Nobody knows what a statement without declared locks takes: it is held to the budget like a strong one.
-        let limited = strong || step.locks.is_empty();
+        let limited = strong || !step.locks_known || step.locks.is_empty();
         let mut tries = Tries::new(self.migrator, &step.summary).timed(limited && !long);
         loop {
             let timeouts = if long {
-                let lock = if step.locks.is_empty() {
+                let lock = if !step.locks_known || step.locks.is_empty() {
                     self.migrator.stall_budget
                 } else {
                     // Weak locks: nobody queues behind them, so a wait that autovacuum yields to is harmless.

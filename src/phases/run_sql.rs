@@ -48,7 +48,7 @@ impl SqlSpec {
             Sent::Long => Action::Long(statement),
             Sent::Outside => Action::Autocommit(statement),
         };
-        Step::new(summary, action)
+        Step::new(summary, action).locks_unknown()
     }
 }
 

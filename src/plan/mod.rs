@@ -112,6 +112,8 @@ pub struct PlannedStep {
     pub sql: Vec<String>,
     /// The locks that it takes on tables.
     pub locks: Vec<Lock>,
+    /// Whether that is all of them: not for SQL that a user wrote, of which phasewise knows neither locks nor scans.
+    pub locks_known: bool,
     /// The tables whose readers wait for it.
     pub blocks_reads: Vec<String>,
     /// The tables whose writers wait for it.
@@ -178,6 +180,7 @@ impl From<&Step> for PlannedStep {
             summary: step.summary.clone(),
             sql: step.display_sql(),
             locks: step.locks.clone(),
+            locks_known: step.locks_known,
             blocks_reads: on(|lock| lock.mode.blocks_reads()),
             blocks_writes: on(|lock| lock.mode.blocks_writes()),
             scans: step.scans,

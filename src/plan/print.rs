@@ -48,6 +48,7 @@ impl Plan {
             count(phases, "phase"),
             count(self.steps().count(), "step"),
             match stalling {
+                0 if self.steps().any(|step| !step.locks_known) => "none of those known reads".to_owned(),
                 0 => "none reads".to_owned(),
                 1 => "1 READS".to_owned(),
                 more => format!("{more} READ"),
@@ -57,6 +58,9 @@ impl Plan {
             f,
             "↩ how a phase is undone. tx: in a transaction. Blocking locks are held for moments, and given up at the stall budget."
         )?;
+        if self.steps().any(|step| !step.locks_known) {
+            writeln!(f, "not known: SQL of yours, whose locks and scans nobody can tell beforehand.")?;
+        }
         if self.steps().any(|step| step.sql.iter().any(|sql| sql.contains("{range}"))) {
             writeln!(f, "{{range}}: one small batch of rows at a time, each in a transaction of its own.")?;
         }
@@ -168,7 +172,9 @@ impl Layout {
                 locks.push([mode.to_owned(), piece, blocks.to_owned()]);
             }
         }
-        if locks.is_empty() {
+        if !step.locks_known {
+            locks.push(["not known".to_owned(), String::new(), "not known".to_owned()]);
+        } else if locks.is_empty() {
             locks.push(["–".to_owned(), String::new(), "–".to_owned()]);
         }
         for nth in 0..summary.len().max(locks.len()) {
@@ -187,6 +193,8 @@ impl Layout {
                     ""
                 } else if step.scans {
                     "yes"
+                } else if !step.locks_known {
+                    "?"
                 } else {
                     "–"
                 },

@@ -2,8 +2,8 @@
 
 use phasewise::testing::{Database, Server};
 use phasewise::{
-    AddColumn, AddIndex, ChangeType, DropColumn, Migration, Migrations, Migrator, RenameColumn, add_column,
-    drop_column, migrations, rename_column,
+    AddColumn, AddIndex, ChangeType, DropColumn, Migration, Migrations, Migrator, RenameColumn, RunSql,
+    add_column, drop_column, migrations, rename_column,
 };
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -29,6 +29,10 @@ static SEVERAL: Migrations = migrations![
     )
     .not_deployed(),
     Migration::new("users_fax", DropColumn::new("users", "fax")).deployed::<drop_column::StopReads>(),
+    Migration::new(
+        "users_analyze",
+        RunSql::new(&["ANALYZE orders"]).irreversible("statistics are not taken back").touches("audit"),
+    ),
 ];
 
 async fn database() -> Result<Database, Box<dyn std::error::Error>> {

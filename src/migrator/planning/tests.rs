@@ -303,7 +303,7 @@ async fn a_rename_is_planned_whole() -> Outcome {
     assert!(plan.steps().all(|step| !step.stalls()), "{plan}");
     // What StopOldWrites frees is not dropped again by DropSource, nor rebuilt twice on the way back.
     let sql: Vec<&String> = plan.steps().flat_map(|step| &step.sql).collect();
-    let drops: Vec<_> = sql.iter().filter(|sql| sql.contains("users_name_")).collect();
+    let drops: Vec<_> = sql.iter().filter(|sql| sql.contains("\"users_name_")).collect();
     assert_eq!(drops.len(), 2, "{plan}");
     let rebuilt = plan.to_string().matches("CREATE UNIQUE INDEX CONCURRENTLY \"users_name_key\"").count();
     assert_eq!(rebuilt, 1, "{plan}");
