@@ -1,5 +1,7 @@
 //! Tables.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Column, Constraint, ForeignKey, Index};
@@ -38,12 +40,18 @@ pub struct Table {
     pub outgoing: Vec<ForeignKey>,
     /// Foreign keys to this table.
     pub incoming: Vec<ForeignKey>,
+    /// Every constraint's name on the tables of `incoming`, as (schema, table, name): what a new key there must avoid.
+    #[serde(default)]
+    pub incoming_taken: BTreeSet<(String, String, String)>,
     /// The user's triggers: neither internal nor ours.
     pub triggers: Vec<Trigger>,
     /// Views, rules, policies, publications, functions and the like that read its columns.
     pub dependents: Vec<Dependent>,
     /// Extended statistics that name its columns: (qualified name as SQL, columns, definition).
     pub statistics: Vec<(String, Vec<String>, String)>,
+    /// The name of every statistics object in its schema, whatever table it is on.
+    #[serde(default)]
+    pub statistics_taken: BTreeSet<String>,
     /// The columns of its partition key, those in expressions included.
     pub partition_key: Vec<String>,
     /// Every partition below a partitioned table, parents before children; empty for an ordinary one.

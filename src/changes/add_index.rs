@@ -217,12 +217,12 @@ impl Change for AddIndex {
                 ));
             }
         }
-        let ours = table.indexes.iter().any(|index| index.name == spec.name.as_str());
-        if !ours && cx.snapshot.is_taken(&table.schema, spec.name.as_str()) {
+        // The same index too: it is not ours, and a rollback would drop it.
+        if cx.snapshot.is_taken(&table.schema, spec.name.as_str()) {
             return Err(Error::new(
                 Kind::Conflict,
                 format!(
-                    "a relation named {name} exists in schema {}: choose another name",
+                    "a relation named {name} exists in schema {} already: choose another name, or remove this migration",
                     quote(&table.schema)
                 ),
             ));

@@ -20,7 +20,7 @@ use crate::phases::create_table::{Column, Constraint, Create, TableSpec};
 /// **Rollback:** drops the foreign keys, each alone since that locks two tables, and then the table, **with every row
 /// that was written to it**.
 ///
-/// A table of that name with the same columns is taken as it is; one with others is refused.
+/// Whatever has that name already is refused: a rollback would drop it.
 ///
 /// ```
 /// use phasewise::create_table::{Action, Column, Constraint};
@@ -143,10 +143,12 @@ impl<const N: usize, const K: usize> Change for CreateTable<N, K> {
             ));
         }
         let schema = cx.snapshot.schema_of(name);
-        if cx.snapshot.find(name).is_none() && cx.snapshot.is_taken(schema, name.name().as_str()) {
+        if cx.snapshot.find(name).is_some() || cx.snapshot.is_taken(schema, name.name().as_str()) {
             return Err(Error::new(
                 Kind::Conflict,
-                format!("a relation named {sql} exists, and is no table: choose another name"),
+                format!(
+                    "a relation named {sql} exists already: choose another name, or remove this migration"
+                ),
             ));
         }
         for (table, columns) in self.spec.constraints.iter().filter_map(Constraint::references) {

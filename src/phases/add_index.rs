@@ -234,6 +234,6 @@ impl Phase for BuildConcurrently {
 
     fn rollback(&self, cx: &Context<'_>) -> Result<Rollback> {
         let table = cx.snapshot.table(self.spec.table)?;
-        Ok(Rollback::Steps(vec![index::drop(table, self.spec.name.as_str())]))
+        Ok(Rollback::Steps(index::drop(table, self.spec.name.as_str(), &[])))
     }
 }

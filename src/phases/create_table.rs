@@ -327,16 +327,31 @@ pub(crate) struct TableSpec<const N: usize, const K: usize> {
     pub(crate) comment: Option<&'static str>,
 }
 
-/// The columns of a table, as the catalog shows them: name, type, whether it is NOT NULL.
+/// What a table is, as the catalog shows it.
 #[derive(Debug, Deserialize)]
 struct ShapeAnswer {
+    /// Columns: name, type, whether it is NOT NULL.
     columns: serde_json::Value,
+    /// All that [`shape`] compares.
+    shape: serde_json::Value,
 }
 
-/// The columns of the relation that `oid` names, as `ShapeAnswer` has them.
-fn shape(oid: &str) -> String {
+/// The columns of the relation that `oid` names, with `more` about each.
+fn columns(oid: &str, more: &str) -> String {
     format!(
-        "(SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull) ORDER BY a.attnum) FROM pg_catalog.pg_attribute a WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped)"
+        "(SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull{more}) ORDER BY a.attnum) FROM pg_catalog.pg_attribute a WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped)"
+    )
+}
+
+/// The relation's columns with collation, identity, default and generation expression, and its constraints. A trial
+/// can have no foreign keys, and its primary key has another name.
+fn shape(oid: &str) -> String {
+    let columns = columns(
+        oid,
+        ", a.attcollation, a.attidentity, a.attgenerated, (SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum)",
+    );
+    format!(
+        "pg_catalog.jsonb_build_array({columns}, (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array(CASE WHEN c.contype <> 'p' THEN c.conname END, pg_catalog.pg_get_constraintdef(c.oid)) ORDER BY c.contype, c.conname) FROM pg_catalog.pg_constraint c WHERE c.conrelid = {oid} AND c.contype IN ('p', 'u', 'c', 'x')))"
     )
 }
 
@@ -359,7 +374,8 @@ impl<const N: usize, const K: usize> TableSpec<N, K> {
             key: self.key(cx),
             statements: vec![self.create("phasewise_trial", true, cx)],
             query: format!(
-                "SELECT pg_catalog.jsonb_build_object('columns', COALESCE({}, '[]'))",
+                "SELECT pg_catalog.jsonb_build_object('columns', COALESCE({}, '[]'), 'shape', {})",
+                columns("'pg_temp.phasewise_trial'::regclass", ""),
                 shape("'pg_temp.phasewise_trial'::regclass")
             ),
         }
@@ -415,11 +431,19 @@ impl<const N: usize, const K: usize> Phase for Create<N, K> {
             }
         }
         let oid = format!("pg_catalog.to_regclass({})", literal(&sql));
-        let done = format!(
-            "SELECT {} IS NOT DISTINCT FROM {}::pg_catalog.jsonb AND {oid} IS NOT NULL",
+        let mut done = format!(
+            "SELECT {oid} IS NOT NULL AND {} IS NOT DISTINCT FROM {}::pg_catalog.jsonb",
             shape(&oid),
-            literal(&wanted.columns.to_string())
+            literal(&wanted.shape.to_string())
         );
+        for constraint in &spec.constraints {
+            let Some((table, _)) = constraint.references() else { continue };
+            let refers = format!(
+                "c.contype = 'f' AND c.confrelid = pg_catalog.to_regclass({})",
+                literal(&cx.snapshot.sql_name(table))
+            );
+            done.push_str(&format!(" AND ({})", probe::constraint(&sql, constraint.name.as_str(), &refers)));
+        }
         let mut create =
             Step::sql(format!("create table {sql}"), spec.create(&sql, false, cx)).done_when(done);
         let mut locked = Vec::new();

@@ -110,6 +110,16 @@ impl DropSpec {
                 ),
             ));
         }
+        if found.not_null && self.restore_with.is_some_and(|expr| is_null(expr.as_str())) {
+            return Err(Error::new(
+                Kind::Definition,
+                format!(
+                    "column {} of table {} is NOT NULL, and .restore_with(…) is null: give a value that is not",
+                    found.sql(),
+                    table.sql()
+                ),
+            ));
+        }
         Ok(())
     }
 
@@ -166,10 +176,13 @@ impl Phase for StopWrites {
         if let Some(expr) = &self.spec.restore_with {
             trial::expr_answer(cx, &table.sql(), expr, name)?;
         }
-        if !found.not_null {
+        // A rollback that was given up half-way may have left what enforces it without being NOT NULL yet.
+        if !found.not_null && !cx.saved::<bool>(RELAXED)?.unwrap_or(false) {
             return Ok(Vec::new());
         }
-        Ok(vec![Step::save(RELAXED, serde_json::Value::Bool(true)), column::drop_not_null(table, name)])
+        let mut steps = vec![Step::save(RELAXED, serde_json::Value::Bool(true))];
+        steps.extend(column::undo_not_null(table, name));
+        Ok(steps)
     }
 
     fn rollback(&self, cx: &Context<'_>) -> Result<Rollback> {
@@ -275,6 +288,13 @@ impl Phase for Drop {
         steps.extend(archive.as_ref().map(Archive::forget));
         Ok(Rollback::Steps(steps))
     }
+}
+
+/// Whether an expression is plainly the constant NULL, with a cast or without.
+fn is_null(expr: &str) -> bool {
+    let (word, cast) = expr.trim().split_once("::").unwrap_or((expr.trim(), ""));
+    let is_type = cast.chars().all(|c| c.is_alphanumeric() || "_.()[]".contains(c));
+    word.trim().eq_ignore_ascii_case("null") && is_type
 }
 
 fn json(value: &impl serde::Serialize) -> Result<serde_json::Value> {

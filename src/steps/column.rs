@@ -207,7 +207,8 @@ pub(crate) fn set_not_null(table: &Table, name: &str, server_version: u32) -> Ve
     ]
 }
 
-/// Undoes [`set_not_null`], however far it came.
+/// Undoes [`set_not_null`], however far it came. From 18 on `attnotnull` is set by a NOT VALID one too, and
+/// `DROP NOT NULL` drops either.
 pub(crate) fn undo_not_null(table: &Table, name: &str) -> Vec<Step> {
     let check = derived(&["pw", &table.name, name, "not_null"]);
     vec![drop_not_null(table, name), super::constraint::drop(table, &check)]

@@ -49,12 +49,12 @@ pub(crate) fn add_foreign_key(key: &ForeignKey) -> Vec<Step> {
     steps
 }
 
-/// Drops a foreign key: `ACCESS EXCLUSIVE` on both tables, so alone in its transaction.
+/// Drops a foreign key, and no other one of that name: `ACCESS EXCLUSIVE` on both tables, so alone in its transaction.
 pub(crate) fn drop_foreign_key(key: &ForeignKey) -> Step {
     let (sql, quoted) = (key.table_sql(), quote(&key.name));
     let drop = format!("ALTER TABLE {sql} DROP CONSTRAINT {quoted}");
     both(Step::sql(format!("drop foreign key {quoted} of {sql}"), drop), key, LockMode::AccessExclusive)
-        .done_when(probe::not(&probe::constraint(&sql, &key.name, "true")))
+        .done_when(probe::not(&probe::constraint(&sql, &key.name, &same_foreign_key(key))))
 }
 
 /// Drops a CHECK, UNIQUE or EXCLUDE constraint.

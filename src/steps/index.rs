@@ -63,11 +63,38 @@ pub(crate) fn like(table: &Table, index: &Index, name: &str) -> Vec<Step> {
     steps
 }
 
-/// Drops an index that backs no constraint.
+/// Drops an index that backs no constraint, and then the partitions' ones that were built for it and never attached;
+/// `children` are those of them whose names are known.
 ///
 /// A partitioned one cannot be dropped `CONCURRENTLY`: a plain `DROP INDEX` takes `ACCESS EXCLUSIVE` on the whole
 /// tree, for a catalog change.
-pub(crate) fn drop(table: &Table, name: &str) -> Step {
+pub(crate) fn drop(table: &Table, name: &str, children: &[(String, String, String)]) -> Vec<Step> {
+    let mut steps = vec![drop_whole(table, name)];
+    if table.is_partitioned() {
+        // What was attached went with its parent, so that what is still there is attached to nothing.
+        for leaf in table.partitions.iter().filter(|leaf| !leaf.foreign) {
+            steps.push(drop_left(leaf, &child(children, &leaf.schema, &leaf.name, name)));
+        }
+    }
+    steps
+}
+
+/// Drops a partition's index, if it was left.
+fn drop_left(leaf: &Leaf, name: &str) -> Step {
+    let (full, relation) = (qualified(&leaf.schema, name), qualified(&leaf.schema, &leaf.name));
+    let summary = format!("drop index {full}, if it was never attached");
+    let done = probe::not(&probe::relation(&full));
+    if leaf.partitioned {
+        return Step::sql(summary, format!("DROP INDEX {full}"))
+            .locks(relation, LockMode::AccessExclusive)
+            .done_when(done);
+    }
+    Step::new(summary, Action::DropIndex(DropIndex { schema: leaf.schema.clone(), name: name.to_owned() }))
+        .locks(relation, LockMode::ShareUpdateExclusive)
+        .done_when(done)
+}
+
+fn drop_whole(table: &Table, name: &str) -> Step {
     let full = qualified(&table.schema, name);
     let gone = probe::not(&probe::relation(&full));
     let summary = format!("drop index {}", quote(name));
@@ -118,6 +145,13 @@ pub(crate) fn check_buildable(cx: &Context<'_>, table: &Table) -> Result<()> {
     }
 }
 
+/// The name of a partition's index below `name`.
+fn child(children: &[(String, String, String)], schema: &str, partition: &str, name: &str) -> String {
+    let known = children.iter().find(|(s, t, _)| s == schema && t == partition);
+    // Else always with a hash: a plain name could be a user's own.
+    known.map_or_else(|| hashed(&format!("{partition}_{name}")), |(_, _, child)| child.clone())
+}
+
 fn partitioned(
     table: &Table,
     name: &str,
@@ -125,11 +159,7 @@ fn partitioned(
     tail: &str,
     children: &[(String, String, String)],
 ) -> Vec<Step> {
-    let named = |schema: &str, partition: &str| {
-        let known = children.iter().find(|(s, t, _)| s == schema && t == partition);
-        // Else always with a hash: a plain name could be a user's own.
-        known.map_or_else(|| hashed(&format!("{partition}_{name}")), |(_, _, child)| child.clone())
-    };
+    let named = |schema: &str, partition: &str| child(children, schema, partition, name);
     let mut steps = vec![on_only(&table.schema, &table.name, name, unique, tail)];
     // Parents come before children, so that an attachment further up finds its index.
     for leaf in &table.partitions {

@@ -20,8 +20,15 @@ pub(crate) fn free(table: &Table, portrait: &Portrait) -> Vec<Step> {
         }
     }
     let constraints = portrait.constraints.iter().filter(|found| !found.inherited);
-    steps.extend(constraints.map(|found| constraint::drop(table, &found.name)));
-    steps.extend(portrait.indexes.iter().map(|found| index::drop(table, &found.name)));
+    for found in constraints {
+        steps.push(constraint::drop(table, &found.name));
+        // A rebuild that was given up half-way left the index alone, which enforces as much.
+        if found.kind == ConstraintKind::Unique {
+            let children = portrait.behind(found).map_or(&[][..], |behind| &behind.children);
+            steps.extend(index::drop(table, &found.name, children));
+        }
+    }
+    steps.extend(portrait.indexes.iter().flat_map(|found| index::drop(table, &found.name, &found.children)));
     steps.extend(portrait.statistics.iter().map(|(name, _, _)| drop_statistics(table, name)));
     steps
 }

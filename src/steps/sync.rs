@@ -13,7 +13,7 @@ pub(crate) struct Sync<'a> {
     pub(crate) schema: &'a str,
     pub(crate) source: &'a str,
     pub(crate) target: &'a str,
-    /// Whether the functions carry settings of their own. They cost half as much again (measured), so only where
+    /// Whether the functions carry settings of their own. They are not free, so only where
     /// an expression could mean something else under the client's settings.
     pub(crate) fixed_settings: bool,
     /// The type of the variable `pw_up`: an assignment to it fails on a value that does not fit, where a cast

@@ -16,4 +16,5 @@ mod replica;
 mod round_trips;
 mod server;
 mod traps;
+mod traps2;
 mod ui;

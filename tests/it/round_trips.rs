@@ -257,11 +257,11 @@ async fn what_cannot_be_is_refused_with_nothing_touched() -> Result {
         (&NO_TYPE, Kind::Definition, "txet"),
         (&NO_EXPRESSION, Kind::Definition, "no_such"),
         (&EXISTS, Kind::Conflict, "exists already"),
-        (&OTHER_INDEX, Kind::Conflict, "another definition"),
+        (&OTHER_INDEX, Kind::Conflict, "exists in schema"),
         (&NO_RESTORE, Kind::Definition, ".restore_with("),
         (&VIEWED, Kind::Unsupported, "view w"),
         (&KEY, Kind::Unsupported, "primary key"),
-        (&OTHER_TABLE, Kind::Conflict, "other columns"),
+        (&OTHER_TABLE, Kind::Conflict, "exists already"),
     ];
     for (migrations, kind, says) in cases {
         let error = match Migrator::new(database.pool(2)?, migrations).assume_fresh().run().await {

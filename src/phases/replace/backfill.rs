@@ -51,7 +51,7 @@ impl<W: Writer> Phase for Backfill<W> {
         // keeps a null out on either side.
         // An identity column cannot be null: its NOT NULL goes when the identity moves.
         if self.0.retype.is_some() && was_not_null && source.identity.is_none() {
-            steps.push(column::drop_not_null(table, &source.name));
+            steps.extend(column::undo_not_null(table, &source.name));
         }
         Ok(steps)
     }

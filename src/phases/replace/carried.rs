@@ -44,20 +44,28 @@ struct CarriedStatistics {
     name: String,
     /// What stands between the name and `FROM`.
     middle: String,
+    /// All that it reads.
+    columns: Vec<String>,
 }
 
 impl Replace {
-    fn statistics<'a>(&self, table: &'a Table) -> impl Iterator<Item = (&'a str, &'a str)> {
+    fn statistics<'a>(&self, table: &'a Table) -> impl Iterator<Item = (&'a str, &'a [String], &'a str)> {
         let source = self.source.as_str();
         table
             .statistics
             .iter()
             .filter(move |(_, columns, _)| columns.iter().any(|used| used == source))
-            .filter_map(|(name, _, definition)| {
+            .filter_map(|(name, columns, definition)| {
                 let middle =
                     definition.strip_prefix("CREATE STATISTICS ")?.strip_prefix(name.as_str())?.trim_start();
-                Some((name.as_str(), &middle[..middle.rfind(" FROM ")?]))
+                Some((name.as_str(), columns.as_slice(), &middle[..middle.rfind(" FROM ")?]))
             })
+    }
+
+    /// Those columns, with the target in the source's place.
+    fn swap(&self, columns: &[String]) -> Vec<String> {
+        let (source, target) = (self.source.as_str(), self.target.as_str());
+        columns.iter().map(|name| if name == source { target.to_owned() } else { name.clone() }).collect()
     }
 
     fn indexes<'a>(&self, table: &'a Table) -> impl Iterator<Item = &'a Index> {
@@ -288,7 +296,7 @@ pub(super) fn questions(replace: &Replace, cx: &Context<'_>) -> Result<Vec<Quest
             (&make, ""),
         ));
     }
-    for (name, middle) in replace.statistics(table) {
+    for (name, _, middle) in replace.statistics(table) {
         let definition = "(SELECT pg_catalog.regexp_replace(pg_catalog.pg_get_statisticsobjdef(s.oid), '^.*?phasewise_s (.*) FROM .*$', '\\1') FROM pg_catalog.pg_statistic_ext s WHERE s.stxname = 'phasewise_s' AND s.stxnamespace = pg_catalog.pg_my_temp_schema())";
         let (make, from) = ("CREATE STATISTICS pg_temp.phasewise_s ", format!(" FROM {}", trial::COPY));
         questions.push(made_over(
@@ -389,7 +397,11 @@ pub(super) fn carried(replace: &Replace, cx: &Context<'_>) -> Result<Carried> {
             .indexes
             .iter()
             .any(|index| index.name == name && alike(&index.tail, &tail) && index.unique == found.unique);
-        if names.contains(&name) || (cx.snapshot.is_taken(&table.schema, &name) && !is_ours) {
+        // A UNIQUE constraint takes its index's name, which another constraint may have.
+        let is_constraint = backed.is_some()
+            && table.constraints.iter().any(|c| c.name == name && c.index.as_deref() != Some(&name));
+        let is_taken = cx.snapshot.is_taken(&table.schema, &name) && !is_ours;
+        if names.contains(&name) || is_taken || is_constraint {
             name = hashed(&format!("{name}_{}", found.name));
         }
         names.insert(name.clone());
@@ -422,19 +434,41 @@ pub(super) fn carried(replace: &Replace, cx: &Context<'_>) -> Result<Carried> {
         });
     }
     let mut statistics = Vec::new();
-    for (name, _) in replace.statistics(table) {
+    for (name, columns, _) in replace.statistics(table) {
         let middle: String = trial::read(cx, &replace.statistics_key(name))
             .map_err(|error| does_not_survive(replace, "statistics", name, error))?;
-        let name = replace.name_like(unqualified(name).as_str());
-        statistics.push(CarriedStatistics { name, middle });
+        let columns = replace.swap(columns);
+        let found = unqualified(name);
+        let mut name = replace.name_like(&found);
+        let other = hashed(&format!("{name}_{found}"));
+        let is_ours = |name: &str| {
+            table.statistics.iter().any(|(seen, on, _)| unqualified(seen) == name && same_set(on, &columns))
+        };
+        let is_other = table.statistics_taken.contains(&name) && !is_ours(&name);
+        if is_other || is_ours(&other) || statistics.iter().any(|s: &CarriedStatistics| s.name == name) {
+            name = other;
+        }
+        statistics.push(CarriedStatistics { name, middle, columns });
     }
-    let mut foreign_keys = Vec::new();
+    let mut foreign_keys: Vec<ForeignKey> = Vec::new();
     for found in replace.foreign_keys(table) {
         if replace.retype.is_some() {
             cx.answer(&replace.foreign_key_key(found))
                 .map_err(|error| does_not_survive(replace, "foreign key", &found.name, error))?;
         }
-        foreign_keys.push(redirected(replace, table, found));
+        let mut key = redirected(replace, table, found);
+        let is_carried = |key: &ForeignKey| {
+            let beside = key.table_sql() == table.sql() && names.contains(&key.name);
+            beside
+                || foreign_keys
+                    .iter()
+                    .any(|seen| seen.table_sql() == key.table_sql() && seen.name == key.name)
+        };
+        let other = ForeignKey { name: hashed(&format!("{}_{}", key.name, found.name)), ..key.clone() };
+        if is_carried(&key) || is_anothers(table, &key) || is_there(table, &other) {
+            key = other;
+        }
+        foreign_keys.push(key);
     }
     Ok(Carried { indexes, checks, statistics, foreign_keys, not_null: source.not_null })
 }
@@ -451,6 +485,26 @@ fn does_not_survive(replace: &Replace, what: &str, name: &str, error: Error) -> 
             if what == "foreign key" { "" } else { ", or name it in `.without(&[…])` to leave it behind" }
         ),
     )
+}
+
+fn same_set(a: &[String], b: &[String]) -> bool {
+    a.iter().collect::<BTreeSet<_>>() == b.iter().collect::<BTreeSet<_>>()
+}
+
+/// Whether that very foreign key is there.
+fn is_there(table: &Table, key: &ForeignKey) -> bool {
+    table.outgoing.iter().chain(&table.incoming).any(|found| {
+        found.name == key.name
+            && found.table_sql() == key.table_sql()
+            && found.definition() == key.definition()
+    })
+}
+
+/// Whether its table has another constraint of its name.
+fn is_anothers(table: &Table, key: &ForeignKey) -> bool {
+    let id = (key.schema.clone(), key.table.clone(), key.name.clone());
+    let beside = key.table_sql() == table.sql() && table.constraints.iter().any(|c| c.name == key.name);
+    (beside || table.incoming_taken.contains(&id)) && !is_there(table, key)
 }
 
 /// The last part of a qualified name that is quoted only where it must be.
@@ -478,12 +532,9 @@ fn unqualified(name: &str) -> String {
 
 /// The foreign key with the target in the source's place, at whichever end that is.
 fn redirected(replace: &Replace, table: &Table, key: &ForeignKey) -> ForeignKey {
-    let (source, target, sql) = (replace.source.as_str(), replace.target.as_str(), table.sql());
+    let sql = table.sql();
     let swap = |names: &[String], relation: &str| {
-        names
-            .iter()
-            .map(|name| if relation == sql && name == source { target.to_owned() } else { name.clone() })
-            .collect()
+        if relation == sql { replace.swap(names) } else { names.to_vec() }
     };
     ForeignKey {
         name: replace.name_like(&key.name),
@@ -532,7 +583,7 @@ impl Carried {
             );
         }
         for found in &self.statistics {
-            steps.push(statistics::create(table, &found.name, &found.middle));
+            steps.push(statistics::create(table, &found.name, &found.middle, &found.columns));
         }
         for key in &self.foreign_keys {
             steps.extend(constraint::add_foreign_key(key));
@@ -548,15 +599,16 @@ impl Carried {
 
     /// Takes it all away again, last first.
     pub(super) fn remove(&self, replace: &Replace, table: &Table) -> Vec<Step> {
-        let mut steps = vec![column::drop_not_null(table, replace.target.as_str())];
+        let mut steps = column::undo_not_null(table, replace.target.as_str());
         steps.extend(self.foreign_keys.iter().rev().map(constraint::drop_foreign_key));
         steps.extend(self.checks.iter().rev().map(|check| constraint::drop(table, &check.name)));
-        steps.extend(self.statistics.iter().map(|found| statistics::drop(table, &found.name)));
+        steps
+            .extend(self.statistics.iter().map(|found| statistics::drop(table, &found.name, &found.columns)));
         for carried in self.indexes.iter().rev() {
             if carried.constraint.is_some() {
                 steps.push(constraint::drop(table, &carried.name));
             }
-            steps.push(index::drop(table, &carried.name));
+            steps.extend(index::drop(table, &carried.name, &[]));
         }
         steps
     }

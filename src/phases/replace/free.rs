@@ -122,14 +122,14 @@ impl Freed {
         let mut steps = portrait::free(table, &self.enforcing());
         let column = &self.portrait.column;
         if column.not_null && column.identity.is_none() {
-            steps.push(column::drop_not_null(table, source));
+            steps.extend(column::undo_not_null(table, source));
         }
         match (&column.identity, &column.sequence) {
             (Some(identity), Some(owned)) => {
                 let data_type = sequence_type(replace, cx, column, owned)?;
                 steps
                     .push(sequence::move_identity(table, source, target, *identity, owned, &data_type, None));
-                steps.push(column::drop_not_null(table, source));
+                steps.extend(column::undo_not_null(table, source));
             }
             (_, owned) => {
                 if let (Some(_), Some(default)) = (&column.default, &self.default) {

@@ -1,7 +1,14 @@
 //! What every case goes through.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use phasewise::{Event, Migrator, To};
+use tokio::sync::Notify;
+
 use super::data::Columns;
-use super::{Case, Stage, catalog, data, run, same};
+use super::{Case, Stage, catalog, data, one, run, same};
 
 /// The catalog and the data of one moment.
 struct Look {
@@ -128,4 +135,74 @@ pub(crate) async fn from_everywhere(case: &'static Case) {
         let when = format!("from {} to the start at once", case.phases()[number - 1].name);
         start.assert_same(&Look::at(&stage, &before).await, true, &when);
     }
+}
+
+/// Into every phase and back out of it, cut off after its first step, its second, and so on; each time it goes the
+/// other way from there.
+pub(crate) async fn cut_off(case: &'static Case) {
+    let stage = Stage::set(case).await;
+    let before = data::columns(&stage.client).await;
+    let (name, phases) = (case.name(), case.phases());
+    let mut start = Look::at(&stage, &before).await;
+    for number in 1..=phases.len() {
+        let phase = phases[number - 1].name;
+        let to = number.checked_sub(2).map_or(To::Start, |at| To::Phase(phases[at].name));
+        let confirm = async || {
+            if number > 1 && phases[number - 2].gate.release().is_some() {
+                stage.migrator().confirm(name, phases[number - 2].name).await.expect("a confirmation");
+            }
+        };
+        confirm().await;
+        for steps in 1.. {
+            if !cut(&stage, steps, async |migrator| migrator.run_to(name, phase).await.map(drop)).await {
+                break;
+            }
+            let back = stage.migrator().rollback(name, to).await;
+            back.unwrap_or_else(|error| panic!("{phase}, cut after {steps}, back: {error}"));
+            let when = format!("{phase}, cut after {steps} steps and rolled back");
+            start.assert_same(&Look::at(&stage, &before).await, filled(case, number - 1), &when);
+            confirm().await;
+        }
+        let end = Look::at(&stage, &before).await;
+        for steps in 1.. {
+            if !cut(&stage, steps, async |migrator| migrator.rollback(name, to).await.map(drop)).await {
+                break;
+            }
+            let forward = stage.migrator().run_to(name, phase).await;
+            forward.unwrap_or_else(|error| panic!("back from {phase}, cut after {steps}, forward: {error}"));
+            let when = format!("back from {phase}, cut after {steps} steps, and forward again");
+            end.assert_same(&Look::at(&stage, &before).await, filled(case, number), &when);
+        }
+        stage.forward(number).await;
+        start = Look::at(&stage, &before).await;
+    }
+}
+
+/// Drops the work when that many steps are done; whether it came so far.
+pub(crate) async fn cut(
+    stage: &Stage,
+    steps: usize,
+    work: impl AsyncFnOnce(Migrator) -> Result<(), phasewise::Error>,
+) -> bool {
+    let (done, enough) = (AtomicUsize::new(0), Arc::new(Notify::new()));
+    let tell = Arc::clone(&enough);
+    let migrator = stage.migrator().observe(move |event: &Event<'_>| {
+        if matches!(event, Event::StepDone { .. }) && done.fetch_add(1, Ordering::Relaxed) + 1 == steps {
+            tell.notify_one();
+        }
+    });
+    tokio::select! {
+        biased;
+        () = enough.notified() => {}
+        worked = work(migrator) => {
+            worked.expect("uncut work");
+            return false;
+        }
+    }
+    // What was sent last may still run.
+    let busy = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle')";
+    while one::<bool>(&stage.client, busy).await {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    true
 }
