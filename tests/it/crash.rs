@@ -298,7 +298,7 @@ impl Scene {
                          + (SELECT count(*) FROM pg_proc WHERE proname LIKE 'pw\\_%')
                          + (SELECT count(*) FROM pg_constraint WHERE conname LIKE 'pw\\_%' OR NOT convalidated)
                          + (SELECT count(*) FROM phasewise.backfills)
-                         + (SELECT count(*) FROM phasewise.notes)";
+                         + (SELECT count(*) FROM phasewise.notes WHERE direction = 'back')";
         assert_eq!(one::<i64>(&self.client, left).await, 0, "something is left over");
         self.nobody_else().await;
     }
