@@ -23,7 +23,8 @@ pub(crate) fn free(table: &Table, portrait: &Portrait) -> Vec<Step> {
     for found in constraints {
         steps.push(constraint::drop(table, &found.name));
         // A rebuild that was given up half-way left the index alone, which enforces as much.
-        if found.kind == ConstraintKind::Unique {
+        let is_there = table.constraints.iter().any(|there| there.name == found.name);
+        if found.kind == ConstraintKind::Unique && !is_there {
             let children = portrait.behind(found).map_or(&[][..], |behind| &behind.children);
             steps.extend(index::drop(table, &found.name, children));
         }
