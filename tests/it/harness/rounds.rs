@@ -18,7 +18,16 @@ struct Look {
     /// The columns that were there before the migration and still are.
     old: String,
     sequences: String,
+    /// What phases made beside the ledger: sync functions and archives.
+    made: String,
 }
+
+/// The ledger's own tables have fixed names.
+const MADE: &str = "SELECT coalesce(string_agg(made, E'\\n' ORDER BY made), '') FROM (
+    SELECT 'function ' || p.proname FROM pg_proc p WHERE p.pronamespace = to_regnamespace('phasewise')
+    UNION ALL
+    SELECT 'relation ' || c.relname FROM pg_class c WHERE c.relnamespace = to_regnamespace('phasewise')
+       AND (c.relname LIKE 'archive%' OR c.relname LIKE 'parked%')) AS x (made)";
 
 impl Look {
     async fn at(stage: &Stage, before: &Columns) -> Self {
@@ -28,6 +37,7 @@ impl Look {
             data: data::dump(client, None).await,
             old: data::dump(client, Some(before)).await,
             sequences: data::sequences(client).await,
+            made: one(client, MADE).await,
         }
     }
 
@@ -37,6 +47,7 @@ impl Look {
         same(&self.catalog, &found.catalog, &format!("{when}: the catalog differs"));
         same(&self.old, &found.old, &format!("{when}: the old columns differ"));
         same(&self.sequences, &found.sequences, &format!("{when}: sequences differ"));
+        same(&self.made, &found.made, &format!("{when}: functions or archives differ"));
         if filled {
             same(&self.data, &found.data, &format!("{when}: the data differ"));
         }
