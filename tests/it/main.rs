@@ -15,6 +15,7 @@ mod plan;
 mod replica;
 mod round_trips;
 mod server;
+mod spans;
 mod traps;
 mod traps2;
 mod ui;
