@@ -57,7 +57,12 @@ impl Migrator {
                 Some(_) => ledger.saved(&session, entry.name()).await?,
                 None => planning::Saved::new(),
             };
-            standings.push(Standing { entry, entered: record.map_or(0, |record| record.entered), saved });
+            standings.push(Standing {
+                entry,
+                begun: record.is_some_and(Record::begun),
+                entered: record.map_or(0, |record| record.entered),
+                saved,
+            });
         }
         let plan = planning::plan(&session, &session.facts.scope, &standings).await;
         session.close();

@@ -56,6 +56,8 @@ pub(crate) async fn refuse_early(client: &Client, scope: &Scope, entry: &Entry) 
 #[derive(Debug)]
 pub(crate) struct Standing {
     pub(crate) entry: &'static Entry,
+    /// Whether a phase was entered, or has begun to be: then what is there may be its own.
+    pub(crate) begun: bool,
     /// Phases entered so far; 0 before it begins.
     pub(crate) entered: usize,
     pub(crate) saved: Saved,
@@ -66,7 +68,7 @@ pub(crate) async fn plan(client: &Client, scope: &Scope, standings: &[Standing])
     let mut plan = Plan::default();
     let mut before: Vec<(&str, Touches)> = Vec::new();
     for standing in standings {
-        let Standing { entry, entered, saved } = standing;
+        let Standing { entry, begun, entered, saved } = standing;
         let phases = entry.phases();
         if *entered >= phases.len() {
             continue;
@@ -81,7 +83,7 @@ pub(crate) async fn plan(client: &Client, scope: &Scope, standings: &[Standing])
             }
             None => {
                 let mut snapshot = load(client, scope, entry).await?;
-                if *entered == 0 {
+                if !begun {
                     let warned = entry.warnings(&Context::new(&snapshot, entry.name(), saved));
                     // The reasons to refuse come first.
                     let outlooks = unbegun(client, entry, snapshot, saved).await?;

@@ -239,7 +239,7 @@ async fn a_plan_says_what_it_cannot_know() -> Outcome {
     let standing = |migration: &'static Migration<Grow>, entered| {
         // Leaked, since an application's migrations are statics too.
         let entry: &'static Entry = Box::leak(Box::new(migration.entry()));
-        Standing { entry, entered, saved: Saved::new() }
+        Standing { entry, begun: entered > 0, entered, saved: Saved::new() }
     };
     let standings = [
         standing(&THERE, 3),
@@ -296,7 +296,8 @@ async fn a_rename_is_planned_whole() -> Outcome {
         .await?;
     let entry: &'static Entry = Box::leak(Box::new(RENAME.entry()));
     refuse_early(&client, &scope(), entry).await?;
-    let plan = plan(&client, &scope(), &[Standing { entry, entered: 0, saved: Saved::new() }]).await?;
+    let plan =
+        plan(&client, &scope(), &[Standing { entry, begun: false, entered: 0, saved: Saved::new() }]).await?;
     let phases = &plan.migrations[0].phases;
     assert_eq!(phases.len(), 6);
     assert!(phases.iter().all(|phase| matches!(phase.steps, Steps::Known(_))), "{plan}");
