@@ -15,7 +15,7 @@ use crate::step::{Action, BuildIndex, DropIndex, LockMode, Step};
 /// What follows `USING ` in `pg_get_indexdef`, over `pg_index AS i`, `pg_class AS x` (the index), `pg_class AS t`
 /// (its table) and `pg_namespace AS n` (the table's). Cut by the length of what precedes it, since names may
 /// contain ` USING ` themselves.
-const TAIL: &str = "pg_catalog.substr(pg_catalog.pg_get_indexdef(i.indexrelid), 1 + pg_catalog.length(pg_catalog.format('CREATE %sINDEX %I ON %s%s.%I USING ', CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END, x.relname, CASE WHEN x.relkind = 'I' THEN 'ONLY ' ELSE '' END, CASE WHEN n.oid = pg_catalog.pg_my_temp_schema() THEN 'pg_temp' ELSE pg_catalog.quote_ident(n.nspname) END, t.relname)))";
+const TAIL: &str = "pg_catalog.substr(pg_catalog.pg_get_indexdef(i.indexrelid), 1 + pg_catalog.length(pg_catalog.format('CREATE %sINDEX %I ON %s%s.%I USING ', CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END, x.relname, CASE WHEN x.relkind = 'I' THEN 'ONLY ' ELSE '' END, CASE WHEN n.oid = pg_catalog.pg_my_temp_schema() AND pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 150000 THEN 'pg_temp' ELSE pg_catalog.quote_ident(n.nspname) END, t.relname)))";
 
 const JOINED: &str = "pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid JOIN pg_catalog.pg_class t ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace";
 

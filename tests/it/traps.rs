@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use phasewise::{
-    AddColumn, ChangeType, DropColumn, Event, Kind, Migration, Migrations, RenameColumn, State, migrations,
+    AddColumn, AddIndex, ChangeType, DropColumn, Event, Kind, Migration, Migrations, RenameColumn, State,
+    migrations,
 };
 use tokio_postgres::error::SqlState;
 
@@ -125,6 +126,26 @@ async fn a_column_that_a_conversion_reads_is_not_dropped_under_its_triggers() {
     let report = stage.migrator().run().await.expect("as far as gates are open");
     let held = report.get("no_unit").expect("it was looked at");
     assert_eq!(held.state, State::HeldUp { by: "priced".to_owned() });
+}
+
+#[tokio::test]
+async fn nulls_not_distinct_is_of_15() {
+    static SETUP: &[&str] = &["CREATE TABLE t (id int PRIMARY KEY, a int)", "INSERT INTO t VALUES (1, NULL)"];
+    static LONE: Migrations = migrations![Migration::new(
+        "lone",
+        AddIndex::new("t", "lone").columns(&["a"]).unique().nulls_not_distinct()
+    )];
+    static CASE: Case = case(SETUP, &LONE);
+    let stage = Stage::set(&CASE).await;
+    let ran = stage.migrator().run().await;
+    if one::<i32>(&stage.client, "SELECT current_setting('server_version_num')::int").await < 150_000 {
+        assert_eq!(ran.expect_err("an older server").kind(), Kind::Unsupported);
+        return;
+    }
+    ran.expect("the index is built");
+    let again =
+        stage.client.batch_execute("INSERT INTO t VALUES (2, NULL)").await.expect_err("a second null");
+    assert_eq!(again.code(), Some(&SqlState::UNIQUE_VIOLATION));
 }
 
 #[tokio::test]

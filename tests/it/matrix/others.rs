@@ -33,7 +33,7 @@ steady! {
     .where_("{num} > 2 and {spare} <> '{}'")
     .with(&[("fillfactor", "70")])
     .comment("it's skilled");
-    plain_unique: PLAIN, AddIndex::new("item", "item_note").columns(&["note", "maker"]).nulls_not_distinct();
+    plain_unique: PLAIN, AddIndex::new("item", "item_note").columns(&["note", "maker"]).unique();
     plain_gin: PLAIN, AddIndex::new("item", "item_gin").keys([IndexKey::expression("to_tsvector('simple', {note})")]).using("gin");
     partitioned_index: PARTITIONED, AddIndex::new("event", "event_new").columns(&["day", "kind", "code"]).unique().comment("on the parent");
     weird_index: WEIRD, AddIndex::new(ORDER, "USING \"(x)\"").columns(&["select", "from where"]).unique();
