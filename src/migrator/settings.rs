@@ -243,6 +243,14 @@ impl Migrator {
     /// # Errors
     ///
     /// The first step that fails ends the run; the next one resumes there.
+    ///
+    /// * [`Kind::Definition`], [`Kind::Missing`], [`Kind::Conflict`], [`Kind::Unsupported`], [`Kind::Permission`]:
+    ///   refused at planning, before the first phase.
+    /// * [`Kind::Locked`]: no lock until the deadline; the message names the blockers. [`Kind::Busy`]: another driver
+    ///   kept the lease. [`Kind::LeaseLost`]: another one has taken over.
+    /// * [`Kind::Backfill`]: a row that the expression fails on, or rows that never converge.
+    /// * [`Kind::Changed`]: a migration that has begun was edited. [`Kind::LedgerTooNew`], [`Kind::LedgerDamaged`].
+    /// * [`Kind::ServerTooOld`], [`Kind::Connection`], [`Kind::Database`].
     pub async fn run(&self) -> Result<Report> {
         self.drive(Goal::Open).await
     }
@@ -263,7 +271,7 @@ impl Migrator {
     ///
     /// # Errors
     ///
-    /// [`Kind::Connection`], [`Kind::LedgerTooNew`], [`Kind::LedgerDamaged`].
+    /// [`Kind::Connection`], [`Kind::ServerTooOld`], [`Kind::LedgerTooNew`], [`Kind::LedgerDamaged`].
     pub async fn status(&self) -> Result<Status> {
         self.standing().await
     }
@@ -306,7 +314,9 @@ impl Migrator {
     ///
     /// [`Kind::Irreversible`] and [`Kind::OutsideWindow`] before anything is touched. [`Kind::HeldBack`] where a later
     /// migration that touches the same has begun: that one is rolled back first. So is one that this build does not
-    /// list and the ledger saw first after this one, since nobody can tell what it touches.
+    /// list and the ledger saw first after this one, since nobody can tell what it touches. [`Kind::Unknown`] for a name
+    /// or phase that this build does not have, and for a phase that lies ahead; while it goes back, like
+    /// [`run`](Migrator::run).
     pub async fn rollback(&self, name: &str, to: impl Into<To<'_>>) -> Result<Report> {
         self.take_back(name, to.into()).await
     }
@@ -316,7 +326,7 @@ impl Migrator {
     /// # Errors
     ///
     /// [`Kind::GateClosed`] if `phase` is no deploy phase, is not reached yet, or if a registered instance speaks
-    /// less.
+    /// less. [`Kind::Unknown`] for a name or phase that this build does not have.
     pub async fn confirm(&self, name: &str, phase: &str) -> Result<()> {
         self.vouch(name, phase).await
     }
@@ -361,7 +371,8 @@ impl Migrator {
     /// # Errors
     ///
     /// [`Kind::OutsideWindow`] if this build may not run beside the schema as it stands: the message says which
-    /// release to deploy first.
+    /// release to deploy first. What keeps the schema from going forward is no error where the instance may serve all
+    /// the same: see [`Report::failed`]. Else like [`run`](Migrator::run).
     pub async fn start(&self) -> Result<Schema> {
         self.join().await
     }
