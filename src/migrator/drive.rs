@@ -17,6 +17,7 @@ use super::report::Report;
 use super::session::{Facts, Session};
 use super::settings::Migrator;
 use super::status::State;
+use super::worker::Worker;
 use crate::error::{Error, Kind, Result};
 use crate::migration::Entry;
 
@@ -93,14 +94,11 @@ impl Migrator {
         let Look { conn, facts, ledger, book: _ } = look;
         match Session::new(conn, facts).await {
             Ok(session) => {
-                self.tell(&Event::LeaseTaken { token: lease.token });
-                tracing::info!(target: "phasewise", token = lease.token, "driving");
+                self.tell(&Event::LeaseTaken { token: lease.fence.token });
+                tracing::info!(target: "phasewise", token = lease.fence.token, "driving");
                 Ok(Driver {
-                    migrator: self,
-                    session,
-                    monitor,
-                    lease,
-                    ledger,
+                    worker: Worker { migrator: self, session, monitor, lease: lease.fence.clone(), ledger },
+                    held: lease,
                     report,
                     created: Default::default(),
                 })

@@ -1,24 +1,33 @@
-//! The driver: the session, the lease, and what a run has done so far.
+//! The driver: the lease, the session that works under it, and what a run has done so far.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::ops::{Deref, DerefMut};
 
 use super::lease::Lease;
-use super::ledger::Ledger;
-use super::monitor::Monitor;
 use super::report::Report;
-use super::session::Session;
-use super::settings::Migrator;
+use super::worker::Worker;
 
 /// One run that holds the lease.
 #[derive(Debug)]
 pub(super) struct Driver<'m> {
-    pub(super) migrator: &'m Migrator,
-    pub(super) session: Session,
-    pub(super) monitor: Arc<Monitor>,
-    pub(super) lease: Lease,
-    pub(super) ledger: Ledger,
+    pub(super) worker: Worker<'m>,
+    pub(super) held: Lease,
     pub(super) report: Report,
     /// Tables that this run created, as (schema, name).
     pub(super) created: BTreeSet<(String, String)>,
+}
+
+/// A driver is a worker that holds the lease itself.
+impl<'m> Deref for Driver<'m> {
+    type Target = Worker<'m>;
+
+    fn deref(&self) -> &Worker<'m> {
+        &self.worker
+    }
+}
+
+impl DerefMut for Driver<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.worker
+    }
 }

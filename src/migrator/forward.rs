@@ -19,9 +19,9 @@ use crate::migration::Entry;
 impl Driver<'_> {
     /// Gives the lease back and closes, whatever came out.
     pub(super) async fn end(self, result: Result<()>) -> Result<Report> {
-        let Self { session, lease, report, .. } = self;
-        session.close();
-        lease.release().await;
+        let Self { worker, held, report, .. } = self;
+        worker.session.close();
+        held.release().await;
         result.map(|()| report)
     }
 

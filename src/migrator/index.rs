@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 
 use super::connect::{Sql as _, get, text};
-use super::driver::Driver;
+use super::worker::Worker;
 use super::ledger::At;
 use super::locks::Tries;
 use super::steps::Outcome;
@@ -39,7 +39,7 @@ fn prefix(name: &str) -> String {
     format!("pw_{hash}_")
 }
 
-impl Driver<'_> {
+impl Worker<'_> {
     pub(super) async fn build_index(&self, at: At<'_>, step: &Step, build: &BuildIndex) -> Result<Outcome> {
         let temporary = format!("{}{}", prefix(&build.name), self.lease.token);
         let mut tries = Tries::new(self.migrator, &step.summary).untimed();

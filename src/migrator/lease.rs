@@ -13,12 +13,18 @@ use super::ledger::Ledger;
 use super::monitor::Monitor;
 use crate::error::{Error, Kind, Result};
 
-/// A lease that was taken. Dropped, it is given back by its own task.
-#[derive(Debug)]
-pub(super) struct Lease {
+/// What a lease is known by: every transaction under it checks that it still holds.
+#[derive(Clone, Debug)]
+pub(super) struct Fence {
     pub(super) holder: String,
     pub(super) token: i64,
     lost: Arc<AtomicBool>,
+}
+
+/// A lease that was taken. Dropped, it is given back by its own task.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) fence: Fence,
     stop: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<()>>,
 }
@@ -45,18 +51,16 @@ impl Lease {
         let rows = conn.ask(&sql, &[float8(&time.as_secs_f64())]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let (holder, token): (String, i64) = (get(row, "holder")?, get(row, "token")?);
-        let lost = Arc::new(AtomicBool::new(false));
+        let fence = Fence { holder, token, lost: Arc::new(AtomicBool::new(false)) };
         let (stop, stopped) = oneshot::channel();
         let beat = Beat {
             monitor: Arc::clone(monitor),
             ledger: ledger.clone(),
-            holder: holder.clone(),
-            token,
+            fence: fence.clone(),
             time,
-            lost: Arc::clone(&lost),
         };
         let task = tokio::spawn(beat.run(stopped));
-        Ok(Some(Self { holder, token, lost, stop: Some(stop), task: Some(task) }))
+        Ok(Some(Self { fence, stop: Some(stop), task: Some(task) }))
     }
 
     /// Who holds it, for an error.
@@ -74,7 +78,9 @@ impl Lease {
             let _ = timeout(Duration::from_secs(5), task).await;
         }
     }
+}
 
+impl Fence {
     pub(super) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
     }
@@ -93,10 +99,8 @@ impl Lease {
 struct Beat {
     monitor: Arc<Monitor>,
     ledger: Ledger,
-    holder: String,
-    token: i64,
+    fence: Fence,
     time: Duration,
-    lost: Arc<AtomicBool>,
 }
 
 impl Beat {
@@ -117,8 +121,8 @@ impl Beat {
             match timeout(self.time / 3, self.set(&until)).await {
                 Ok(Ok(true)) => pause = self.time / 3,
                 Ok(Ok(false)) => {
-                    self.lost.store(true, Ordering::Relaxed);
-                    tracing::warn!(target: "phasewise", token = self.token, "the lease was lost");
+                    self.fence.lost.store(true, Ordering::Relaxed);
+                    tracing::warn!(target: "phasewise", token = self.fence.token, "the lease was lost");
                     return;
                 }
                 Ok(Err(error)) => {
@@ -139,7 +143,7 @@ impl Beat {
             "UPDATE {{s}}.lease SET expires_at = {expires_at} WHERE token = $1 AND holder = $2 RETURNING token"
         ));
         let conn = self.monitor.conn().await?;
-        let rows = conn.ask(&sql, &[int8(&self.token), text(&self.holder)]).await?;
+        let rows = conn.ask(&sql, &[int8(&self.fence.token), text(&self.fence.holder)]).await?;
         Ok(!rows.is_empty())
     }
 }

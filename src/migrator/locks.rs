@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 use tracing::Instrument as _;
 
-use super::driver::Driver;
+use super::worker::Worker;
 use super::events::{Blocker, Event};
 use super::ledger::At;
 use super::settings::Migrator;
@@ -89,7 +89,7 @@ impl Tries {
     }
 }
 
-impl Driver<'_> {
+impl Worker<'_> {
     /// Awaits `work`, and looks meanwhile who blocks it. The last ones seen are kept.
     pub(super) async fn watch<T>(
         &self,

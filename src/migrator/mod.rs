@@ -29,6 +29,7 @@ mod throttle;
 mod transaction;
 mod undo;
 mod verification;
+mod worker;
 
 pub use events::{Blocker, Event, Observer};
 pub use policy::BackfillPolicy;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join;
 
 use super::connect::{Sql as _, get, int8, text};
-use super::driver::Driver;
+use super::worker::Worker;
 use super::events::Event;
 use super::ledger::{At, finish};
 use super::locks::Tries;
@@ -33,7 +33,7 @@ impl Timeouts {
     }
 }
 
-impl Driver<'_> {
+impl Worker<'_> {
     /// Begins a transaction, sets its timeouts, and makes sure of the lease: one round trip.
     pub(super) async fn begin(&self, timeouts: Timeouts) -> Result<()> {
         let sql = self.ledger.sql(

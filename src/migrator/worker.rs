@@ -1,0 +1,19 @@
+//! A session that works under the lease.
+
+use std::sync::Arc;
+
+use super::lease::Fence;
+use super::ledger::Ledger;
+use super::monitor::Monitor;
+use super::session::Session;
+use super::settings::Migrator;
+
+/// The driver's own session, or one of several that share its batches.
+#[derive(Debug)]
+pub(super) struct Worker<'m> {
+    pub(super) migrator: &'m Migrator,
+    pub(super) session: Session,
+    pub(super) monitor: Arc<Monitor>,
+    pub(super) lease: Fence,
+    pub(super) ledger: Ledger,
+}
