@@ -1,8 +1,8 @@
 //! From the ledger to a status and a plan.
 
 use super::drive::Look;
-use super::gates::{Goal, Next};
-use super::ledger::{Book, Record};
+use super::gates::Goal;
+use super::ledger::{Book, Direction, Record};
 use super::planning::{self, Standing};
 use super::session::Session;
 use super::settings::Migrator;
@@ -25,14 +25,8 @@ impl Migrator {
             .migrations
             .iter()
             .map(|entry| {
-                let record = book.record(entry.name());
-                let begun = record.is_some_and(Record::begun);
-                let state = match judge.next(entry, self.assume_fresh) {
-                    Next::Stop(state) => state,
-                    Next::Enter(_) if begun => State::InProgress,
-                    Next::Enter(_) => State::Pending,
-                };
-                one(book, entry.name(), record, Some(entry), state)
+                let state = judge.state(entry, self.assume_fresh);
+                one(book, entry.name(), book.record(entry.name()), Some(entry), state)
             })
             .collect();
         for record in book.records.values().filter(|record| self.migrations.get(&record.name).is_none()) {
@@ -60,7 +54,10 @@ impl Migrator {
             standings.push(Standing {
                 entry,
                 begun: record.is_some_and(Record::begun),
-                entered: record.map_or(0, |record| record.entered),
+                // A phase that is half undone is entered again, as the judge says.
+                entered: record.map_or(0, |record| {
+                    record.entered.saturating_sub(usize::from(record.moving == Some(Direction::Back)))
+                }),
                 saved,
             });
         }
