@@ -202,7 +202,18 @@ impl Change for RunSql<Decided> {
     }
 
     fn check(&self, _: &Context<'_>) -> Result<()> {
-        if self.spec.sent == Sent::Outside && self.spec.done_when.is_none() {
+        if self.spec.sent != Sent::Outside {
+            return Ok(());
+        }
+        if let Undo::Statements([first, _, ..]) = self.spec.undo {
+            return Err(Error::new(
+                Kind::Definition,
+                format!(
+                    "the rollback that begins with \"{first}\" has several statements, and they are sent outside a transaction, so that nothing can tell which of them are done: write one statement, and one RunSql for each"
+                ),
+            ));
+        }
+        if self.spec.done_when.is_none() {
             return Err(Error::new(
                 Kind::Definition,
                 format!(

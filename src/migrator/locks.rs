@@ -8,10 +8,10 @@ use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 use tracing::Instrument as _;
 
-use super::worker::Worker;
 use super::events::{Blocker, Event};
 use super::ledger::At;
 use super::settings::Migrator;
+use super::worker::Worker;
 use crate::error::{Error, Kind, Result};
 
 const FIRST: Duration = Duration::from_millis(50);
@@ -27,9 +27,23 @@ pub(super) struct Tries {
     deadline: Duration,
     /// For statements without a timeout: how often they are tried, however long that takes.
     times: Option<u32>,
+    /// Of a statement that may run long once it has its locks: what counts is how long it waited for them, and how
+    /// often it failed only after that.
+    long: Option<Long>,
     /// Whether a statement timeout of ours may cancel it.
     timed: bool,
     blockers: Vec<Blocker>,
+}
+
+/// How often a statement without a timeout is tried.
+const RUNS: u32 = 5;
+
+#[derive(Clone, Copy, Debug)]
+struct Long {
+    waited: Duration,
+    runs: u32,
+    /// When this attempt began, and how long it may wait for each lock.
+    attempt: (Instant, Duration),
 }
 
 impl Tries {
@@ -41,6 +55,7 @@ impl Tries {
             budget: migrator.stall_budget,
             deadline: migrator.lock_deadline,
             times: None,
+            long: None,
             timed: true,
             blockers: Vec::new(),
         }
@@ -48,8 +63,30 @@ impl Tries {
 
     /// Of a statement that takes as long as it takes: it is tried again after a deadlock only, some times.
     pub(super) fn untimed(mut self) -> Self {
-        self.times = Some(5);
+        self.times = Some(RUNS);
         self.timed(false)
+    }
+
+    /// Of a statement that has a limit on its wait for locks, and none on its own time.
+    pub(super) fn long(mut self) -> Self {
+        self.long = Some(Long { waited: Duration::ZERO, runs: 0, attempt: (Instant::now(), Duration::ZERO) });
+        self.timed(false)
+    }
+
+    fn begin(&mut self, patience: Duration) {
+        if let Some(long) = &mut self.long {
+            long.attempt = (Instant::now(), patience);
+        }
+    }
+
+    /// An attempt failed, after so long.
+    fn failed(&mut self) {
+        if let Some(long) = &mut self.long {
+            let (begun, patience) = long.attempt;
+            let took = begun.elapsed();
+            long.waited += took.min(patience);
+            long.runs += u32::from(took > patience * 2);
+        }
     }
 
     /// Says whether a statement timeout is set.
@@ -70,9 +107,10 @@ impl Tries {
     }
 
     fn is_over(&self) -> bool {
-        match self.times {
-            Some(times) => self.attempt >= times,
-            None => self.begun.elapsed() >= self.deadline,
+        match (self.times, self.long) {
+            (Some(times), _) => self.attempt >= times,
+            (None, Some(long)) => long.waited >= self.deadline || long.runs >= RUNS,
+            (None, None) => self.begun.elapsed() >= self.deadline,
         }
     }
 
@@ -97,6 +135,7 @@ impl Worker<'_> {
         patience: Duration,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
+        tries.begin(patience);
         let span = tracing::debug_span!(target: "phasewise", "attempt", number = tries.attempt);
         let mut work = pin!(work.instrument(span));
         let mut every = (patience / 2).max(Duration::from_millis(20));
@@ -123,6 +162,7 @@ impl Worker<'_> {
         if !tries.is_transient(&error) {
             return Err(error);
         }
+        tries.failed();
         let waited = tries.begun.elapsed();
         tracing::warn!(
             target: "phasewise",

@@ -7,7 +7,7 @@ mod write;
 pub(super) use book::{Book, Direction, Record};
 pub(super) use write::{At, Cursor, to_json};
 
-use super::connect::{Conn, Sql as _, get, int4, text};
+use super::connect::{BEGIN, Conn, Sql as _, get, int4, text};
 use super::session::Facts;
 use crate::error::{Error, Kind, Result};
 use crate::ident::quote;
@@ -44,7 +44,7 @@ impl Ledger {
             if facts.has_ledger {
                 return Ok(false);
             }
-            conn.send("begin", "BEGIN").await?;
+            conn.send("begin", BEGIN).await?;
             let made = self.create(conn, facts, migrations).await;
             match finish(conn, made).await {
                 Ok(fresh) => {
