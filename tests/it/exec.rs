@@ -612,7 +612,7 @@ async fn a_half_entered_phase_is_rolled_back() {
     let (database, client) = with_rows(10).await;
     client.batch_execute("ALTER TABLE visits RENAME TO hidden").await.unwrap();
     let migrator = migrator(&database, &COPY);
-    assert_eq!(migrator.run().await.unwrap_err().kind(), Kind::Database);
+    assert_eq!(migrator.run().await.unwrap_err().kind(), Kind::Step);
     assert!(one::<bool>(&client, &has_column()).await);
     let report = migrator.rollback("copy", To::Previous).await.unwrap();
     assert_eq!(report.get("copy").unwrap().left, ["Expand"]);
