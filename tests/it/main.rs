@@ -18,6 +18,7 @@ mod replica;
 mod round_trips;
 mod server;
 mod spans;
+mod tls;
 mod traps;
 mod traps2;
 mod ui;
