@@ -214,3 +214,79 @@ impl Worker<'_> {
         Error::new(Kind::Locked, text).with_source(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migration::Migrations;
+
+    fn tries(budget: u64, deadline: u64) -> Tries {
+        static NONE: Migrations = crate::migrations![];
+        let migrator = Migrator::connect(tokio_postgres::Config::new(), tokio_postgres::NoTls, &NONE)
+            .stall_budget(Duration::from_millis(budget))
+            .lock_deadline(Duration::from_millis(deadline));
+        Tries::new(&migrator, "a test")
+    }
+
+    fn timeouts(tries: &mut Tries, number: u32) -> Vec<u128> {
+        (1..=number)
+            .map(|attempt| {
+                tries.attempt = attempt;
+                tries.timeout().as_millis()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn lock_timeouts_double_up_to_the_budget() {
+        assert_eq!(timeouts(&mut tries(1_000, 60_000), 7), [50, 100, 200, 400, 800, 1_000, 1_000]);
+        // A budget below the first try's is kept to at once.
+        assert_eq!(timeouts(&mut tries(20, 60_000), 2), [20, 20]);
+        // However many there were.
+        assert_eq!(timeouts(&mut tries(1_000, 60_000), 200).last(), Some(&1_000));
+        // Near the deadline they end with it, but are never without a chance.
+        assert_eq!(timeouts(&mut tries(1_000, 0), 6).last(), Some(&50));
+    }
+
+    #[test]
+    fn pauses_are_jittered_in_full_and_grow_to_two_seconds() {
+        let longest = |attempt: u32| {
+            let mut tries = tries(1_000, 60_000);
+            tries.attempt = attempt;
+            let pauses: Vec<u128> = (0..400).map(|_| tries.pause().as_millis()).collect();
+            let (least, most) = (*pauses.iter().min().unwrap_or(&0), *pauses.iter().max().unwrap_or(&0));
+            // From nothing at all: of 400 one is in the first tenth, and one in the last.
+            assert!(least <= most / 10, "{least} to {most}");
+            most
+        };
+        assert!((90..=100).contains(&longest(1)));
+        assert!((180..=200).contains(&longest(2)));
+        assert!((1_440..=1_600).contains(&longest(5)));
+        for attempt in [6, 7, 100] {
+            assert!((1_800..=2_000).contains(&longest(attempt)), "{attempt}");
+        }
+    }
+
+    #[test]
+    fn long_work_is_no_wait_for_locks() {
+        let mut tries = tries(1_000, 500).long();
+        let long = |tries: &mut Tries, worked: u64| {
+            let begun =
+                Instant::now().checked_sub(Duration::from_millis(worked)).unwrap_or_else(Instant::now);
+            if let Some(long) = &mut tries.long {
+                long.attempt = (begun, Duration::from_millis(100));
+            }
+            tries.failed();
+        };
+        long(&mut tries, 60_000);
+        assert!(!tries.is_over(), "one failure after long work is tried again");
+        for _ in 0..3 {
+            long(&mut tries, 50);
+        }
+        assert!(!tries.is_over());
+        for _ in 0..3 {
+            long(&mut tries, 60_000);
+        }
+        assert!(tries.is_over(), "it has waited for locks for as long as it may");
+    }
+}
