@@ -78,7 +78,7 @@ pub(crate) async fn time(database: &Database, key: Key, contestant: Contestant) 
 
 /// A trigger of the form that pgroll makes: written anew from what it does, for this table.
 pub(crate) const TRIGGER: &str = r#"
-    CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE OR REPLACE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$
     DECLARE
         "id" item.id%TYPE := NEW."id";
         "name" item.name%TYPE := NEW."name";
