@@ -4,6 +4,7 @@ pub(crate) mod catalog;
 pub(crate) mod crowd;
 pub(crate) mod data;
 pub(crate) mod rounds;
+pub(crate) mod twin;
 
 use std::time::Duration;
 
@@ -142,36 +143,40 @@ pub(crate) fn same(expected: &str, found: &str, when: &str) {
     panic!("{when}:\n{}\n{}", gone.join("\n"), new.join("\n"));
 }
 
-/// A module with tests per case: `thorough! { name: setup, change; }`.
+/// A module with tests per case: `thorough! { name: setup, change => &["the same by plain SQL"]; }`. All of them
+/// compare the end with a twin's, by [`twin::as_asked`]; beyond that:
 ///
 /// * `thorough!`: [`rounds::back_and_forth`], [`rounds::from_everywhere`], and its locks;
 /// * `steady!`: without the second;
 /// * `brief!`: [`rounds::there_and_back`] alone, for a kind of table or type that differs in little.
 macro_rules! thorough {
-    ($($name:ident: $setup:expr, $change:expr;)+) => {$(
+    ($($name:ident: $setup:expr, $change:expr => $asked:expr;)+) => {$(
         mod $name {
             crate::harness::case!($name, $setup, $change);
             crate::harness::test!(back_and_forth, from_everywhere, locks);
+            crate::harness::asked!($asked);
         }
     )+};
 }
 pub(crate) use thorough;
 
 macro_rules! steady {
-    ($($name:ident: $setup:expr, $change:expr;)+) => {$(
+    ($($name:ident: $setup:expr, $change:expr => $asked:expr;)+) => {$(
         mod $name {
             crate::harness::case!($name, $setup, $change);
             crate::harness::test!(back_and_forth, locks);
+            crate::harness::asked!($asked);
         }
     )+};
 }
 pub(crate) use steady;
 
 macro_rules! brief {
-    ($($name:ident: $setup:expr, $change:expr;)+) => {$(
+    ($($name:ident: $setup:expr, $change:expr => $asked:expr;)+) => {$(
         mod $name {
             crate::harness::case!($name, $setup, $change);
             crate::harness::test!(there_and_back);
+            crate::harness::asked!($asked);
         }
     )+};
 }
@@ -199,3 +204,13 @@ macro_rules! test {
     )+};
 }
 pub(crate) use test;
+
+macro_rules! asked {
+    ($asked:expr) => {
+        #[tokio::test]
+        async fn as_asked() {
+            crate::harness::twin::as_asked(&CASE, $asked).await;
+        }
+    };
+}
+pub(crate) use asked;
