@@ -157,3 +157,27 @@ brief! {
         .rollback(&["DROP INDEX CONCURRENTLY IF EXISTS item_alone"]).outside_transaction().done_when("SELECT to_regclass('item_alone') IS NOT NULL")
         => &["CREATE INDEX item_alone ON item (region, num)"];
 }
+
+/// Postgres 14 knows no NULLS NOT DISTINCT.
+mod plain_nulls_not_distinct {
+    crate::harness::case!(
+        plain_nulls_not_distinct,
+        PLAIN,
+        AddIndex::new("item", "item_lone")
+            .columns(&["note", "parent_num"])
+            .nulls_not_distinct()
+            .include(&["num"])
+            .where_("{num} > 40")
+    );
+
+    #[tokio::test]
+    async fn as_asked() {
+        let client = crate::harness::database().await.connect().await.expect("a connection");
+        if crate::harness::one::<i32>(&client, "SELECT current_setting('server_version_num')::int").await
+            >= 150_000
+        {
+            let asked = "CREATE UNIQUE INDEX item_lone ON item (note, parent_num) INCLUDE (num) NULLS NOT DISTINCT WHERE num > 40";
+            crate::harness::twin::as_asked(&CASE, &[asked]).await;
+        }
+    }
+}
