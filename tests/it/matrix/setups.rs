@@ -24,7 +24,7 @@ pub(crate) const PLAIN: &[&str] = &[
         CONSTRAINT item_num_check CHECK (num >= 0),
         CONSTRAINT item_spare_check CHECK (spare <> ''),
         FOREIGN KEY (code) REFERENCES maker (code) ON UPDATE CASCADE ON DELETE RESTRICT,
-        CONSTRAINT item_maker_region FOREIGN KEY (code, region) REFERENCES maker (code, region) DEFERRABLE INITIALLY DEFERRED,
+        CONSTRAINT item_maker_region FOREIGN KEY (region, code) REFERENCES maker (region, code) DEFERRABLE INITIALLY DEFERRED,
         FOREIGN KEY (num, region) REFERENCES maker (num, region) MATCH FULL,
         FOREIGN KEY (spare) REFERENCES maker (code) ON DELETE CASCADE
     )",
