@@ -6,7 +6,7 @@ use phasewise::{
     RenameColumn, RunSql, migrations,
 };
 
-use crate::harness::{Case, Stage, catalog, migrator, one, run, same};
+use crate::harness::{Case, Stage, catalog, is_one_of, migrator, one, run, same};
 
 /// `name: extra setup, change => kind, what the message must name;` and `name[versions]: …` where other servers can do
 /// it, or know nothing of it.
@@ -24,11 +24,6 @@ macro_rules! refused {
             refused(&CASE, $setup, Kind::$kind, $named).await;
         }
     )+};
-}
-
-async fn is_one_of(versions: impl std::ops::RangeBounds<i32>) -> bool {
-    let client = crate::harness::database().await.connect().await.expect("a connection");
-    versions.contains(&one::<i32>(&client, "SELECT current_setting('server_version_num')::int").await)
 }
 
 const TABLES: &[&str] = &[

@@ -49,6 +49,12 @@ pub(crate) async fn database() -> Database {
     Server::shared().await.expect("a server").database().await.expect("a database")
 }
 
+/// Whether the server's version is among those.
+pub(crate) async fn is_one_of(versions: impl std::ops::RangeBounds<i32>) -> bool {
+    let client = database().await.connect().await.expect("a connection");
+    versions.contains(&one::<i32>(&client, "SELECT current_setting('server_version_num')::int").await)
+}
+
 /// A migrator that does not wait: for batches, soaks, or for ever for a lock. Many passes, since a row that crowds
 /// write all the time can move out of a batch's range just before its turn, again and again.
 pub(crate) fn migrator(database: &Database, migrations: &'static Migrations) -> Migrator {

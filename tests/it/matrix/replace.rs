@@ -127,3 +127,28 @@ brief! {
     uuid_retype: TYPES, ChangeType::new("types", "uid", "uid_text", "text").up("{uid}::text").down("{uid_text}::uuid").kept_in_sync()
         => &["ALTER TABLE types ALTER uid TYPE text USING uid::text", "ALTER TABLE types RENAME uid TO uid_text"];
 }
+
+/// Postgres 14 knows no `SET NULL` of some columns.
+mod set_null_of_some {
+    crate::harness::case!(
+        set_null_of_some,
+        &[
+            "CREATE TABLE maker (region int, code text, PRIMARY KEY (region, code))",
+            "CREATE TABLE item (
+                id int PRIMARY KEY, region int NOT NULL, code text,
+                FOREIGN KEY (region, code) REFERENCES maker ON DELETE SET NULL (code) DEFERRABLE
+            )",
+            "INSERT INTO maker VALUES (1, 'a')",
+            "INSERT INTO item VALUES (1, 1, 'a'), (2, 1, NULL)",
+        ],
+        RenameColumn::new("item", "code", "label")
+    );
+
+    #[tokio::test]
+    async fn as_asked() {
+        if crate::harness::is_one_of(150_000..).await {
+            let asked = "ALTER TABLE item RENAME code TO label";
+            crate::harness::twin::as_asked(&CASE, &[asked]).await;
+        }
+    }
+}
