@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::catalog::{Identity, Question};
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
-use crate::ident::{Ident, TableName, check_names, literal, quote};
+use crate::ident::{Collation, Ident, TableName, check_names, literal, quote};
 use crate::phase::{Context, Phase, Rollback, Window};
 use crate::step::{LockMode, Step};
 use crate::steps::{list, probe, trial};
@@ -32,7 +32,7 @@ pub struct Column {
     default: Option<&'static str>,
     generated: Option<Expr>,
     identity: Option<Identity>,
-    collation: Option<Ident>,
+    collation: Option<Collation>,
     pub(crate) comment: Option<&'static str>,
 }
 
@@ -89,10 +89,11 @@ impl Column {
         self
     }
 
-    /// A collation, by its name: `"C"`, `"en_US.utf8"`.
+    /// A collation, by its name: `"C"`, `"en_US.utf8"`. One in another schema has the schema before it, in double quotes:
+    /// `"\"audit\".german"`.
     #[must_use]
     pub const fn collate(mut self, name: &'static str) -> Self {
-        self.collation = Some(Ident::new(name));
+        self.collation = Some(Collation::new(name));
         self
     }
 

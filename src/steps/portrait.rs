@@ -1,6 +1,6 @@
 //! Freeing a column of what hangs on it, and rebuilding that.
 
-use super::{constraint, index, probe};
+use super::{constraint, index, probe, statistics};
 use crate::catalog::{Constraint, ConstraintKind, Index, Portrait, Table};
 use crate::ident::literal;
 use crate::step::{LockMode, Step};
@@ -30,7 +30,7 @@ pub(crate) fn free(table: &Table, portrait: &Portrait) -> Vec<Step> {
         }
     }
     steps.extend(portrait.indexes.iter().flat_map(|found| index::drop(table, &found.name, &found.children)));
-    steps.extend(portrait.statistics.iter().map(|(name, _, _)| drop_statistics(table, name)));
+    steps.extend(portrait.statistics.iter().map(|found| drop_statistics(table, &found.name)));
     steps
 }
 
@@ -53,15 +53,15 @@ pub(crate) fn rebuild(table: &Table, portrait: &Portrait) -> Vec<Step> {
         }
         seen.push(id);
         steps.extend(constraint::add_foreign_key(key));
-        let comment = key.comment.as_ref();
-        steps.extend(comment.map(|comment| constraint::comment(&key.table_sql(), &key.name, comment)));
     }
-    for (name, _, definition) in &portrait.statistics {
+    for found in &portrait.statistics {
+        let name = &found.name;
         steps.push(
-            Step::sql(format!("create statistics {name}"), definition)
+            Step::sql(format!("create statistics {name}"), &found.definition)
                 .locks(table.sql(), LockMode::ShareUpdateExclusive)
-                .done_when(statistics(name)),
+                .done_when(is_there(name)),
         );
+        steps.extend(statistics::labels(name, found));
     }
     steps
 }
@@ -95,11 +95,11 @@ fn unique(table: &Table, found: &Constraint, behind: &Index) -> Vec<Step> {
 fn drop_statistics(table: &Table, name: &str) -> Step {
     Step::sql(format!("drop statistics {name}"), format!("DROP STATISTICS {name}"))
         .locks(table.sql(), LockMode::ShareUpdateExclusive)
-        .done_when(probe::not(&statistics(name)))
+        .done_when(probe::not(&is_there(name)))
 }
 
 /// Whether the statistics object `name` is there, quoted only where that is needed, as the snapshot has it.
-fn statistics(name: &str) -> String {
+fn is_there(name: &str) -> String {
     format!(
         "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace WHERE pg_catalog.format('%I.%I', n.nspname, s.stxname) = {})",
         literal(name)
