@@ -1,7 +1,7 @@
 //! Columns: adding, changing and dropping them.
 
 use super::{on_all, probe};
-use crate::catalog::{Column, Constraint, Grant, Table};
+use crate::catalog::{Column, Grant, Table};
 use crate::ident::{derived, hashed, literal, quote};
 use crate::step::{LockMode, Step};
 
