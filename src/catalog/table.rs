@@ -204,9 +204,9 @@ impl Table {
     /// The NOT NULL of a column, where that is a constraint with a name (18 and newer).
     #[must_use]
     pub fn not_null(&self, column: &str) -> Option<&Constraint> {
-        self.constraints
-            .iter()
-            .find(|found| found.kind == ConstraintKind::NotNull && found.columns.iter().any(|name| name == column))
+        self.constraints.iter().find(|found| {
+            found.kind == ConstraintKind::NotNull && found.columns.iter().any(|name| name == column)
+        })
     }
 
     /// What single partitions have on a column of their own, as a reason to leave it alone.
@@ -231,7 +231,8 @@ impl Table {
         if all.is_empty() {
             return None;
         }
-        let more = if all.len() > 5 { format!(" and {} more like that", all.len() - 5) } else { String::new() };
+        let more =
+            if all.len() > 5 { format!(" and {} more like that", all.len() - 5) } else { String::new() };
         Some(format!(
             "{}{more}, which would be lost or in the way; make the same on the partitioned table, or remove it first",
             all.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ")

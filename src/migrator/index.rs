@@ -11,11 +11,11 @@ use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 
 use super::connect::{Sql as _, get, text};
-use super::worker::Worker;
 use super::ledger::At;
 use super::locks::Tries;
 use super::steps::Outcome;
 use super::transaction::{Timeouts, doing};
+use super::worker::Worker;
 use crate::catalog::alike;
 use crate::error::{Error, Kind, Result};
 use crate::ident::quote;

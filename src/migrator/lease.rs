@@ -53,12 +53,7 @@ impl Lease {
         let (holder, token): (String, i64) = (get(row, "holder")?, get(row, "token")?);
         let fence = Fence { holder, token, lost: Arc::new(AtomicBool::new(false)) };
         let (stop, stopped) = oneshot::channel();
-        let beat = Beat {
-            monitor: Arc::clone(monitor),
-            ledger: ledger.clone(),
-            fence: fence.clone(),
-            time,
-        };
+        let beat = Beat { monitor: Arc::clone(monitor), ledger: ledger.clone(), fence: fence.clone(), time };
         let task = tokio::spawn(beat.run(stopped));
         Ok(Some(Self { fence, stop: Some(stop), task: Some(task) }))
     }

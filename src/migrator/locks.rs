@@ -8,10 +8,10 @@ use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 use tracing::Instrument as _;
 
-use super::worker::Worker;
 use super::events::{Blocker, Event};
 use super::ledger::At;
 use super::settings::Migrator;
+use super::worker::Worker;
 use crate::error::{Error, Kind, Result};
 
 const FIRST: Duration = Duration::from_millis(50);

@@ -5,10 +5,10 @@ use std::time::Duration;
 use futures_util::future::join;
 
 use super::connect::{Sql as _, get, int8, text};
-use super::worker::Worker;
 use super::events::Event;
 use super::ledger::{At, finish};
 use super::locks::Tries;
+use super::worker::Worker;
 use crate::error::Result;
 use crate::step::{LockMode, Step};
 

@@ -197,10 +197,7 @@ impl ColumnSpec {
         Some(Question {
             key: self.lone_key(expr),
             statements: Vec::new(),
-            query: format!(
-                "SELECT pg_catalog.to_jsonb(({}) IS NOT FALSE)",
-                expr.render(|_| self.at_first())
-            ),
+            query: format!("SELECT pg_catalog.to_jsonb(({}) IS NOT FALSE)", expr.render(|_| self.at_first())),
         })
     }
 
@@ -221,7 +218,9 @@ impl ColumnSpec {
         if let Some(default) = self.default.filter(|_| self.not_null) {
             let added = trial::added_answer(cx, &table.sql(), self.name.as_str(), &typed, self.default)?;
             if added.default_is_null {
-                return no(format!("it is to be NOT NULL, and its default {default} is null: give one that is not"));
+                return no(format!(
+                    "it is to be NOT NULL, and its default {default} is null: give one that is not"
+                ));
             }
         }
         if let Some((name, expr)) = &self.check {

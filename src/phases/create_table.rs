@@ -514,9 +514,8 @@ fn is_unique(table: &Table, names: &[&str]) -> bool {
             table.constraints.iter().any(|found| found.name == *name && found.deferrable)
         });
         let keys: Option<Vec<&str>> = index.keys.iter().map(Option::as_deref).collect();
-        let same = keys.is_some_and(|keys| {
-            keys.len() == names.len() && names.iter().all(|name| keys.contains(name))
-        });
+        let same = keys
+            .is_some_and(|keys| keys.len() == names.len() && names.iter().all(|name| keys.contains(name)));
         index.unique && index.valid && !deferrable && same && !index.tail.contains(" WHERE ")
     })
 }

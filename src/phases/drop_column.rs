@@ -209,7 +209,9 @@ impl Phase for StopWrites {
             return Ok(Vec::new());
         }
         let mut steps = vec![Step::save(RELAXED, serde_json::Value::Bool(true))];
-        steps.extend(table.not_null(name).map(|not_null| Step::save(LABELS, serde_json::json!(not_null.labels()))));
+        steps.extend(
+            table.not_null(name).map(|not_null| Step::save(LABELS, serde_json::json!(not_null.labels()))),
+        );
         steps.extend(column::undo_not_null(table, name));
         Ok(steps)
     }

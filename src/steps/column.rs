@@ -221,7 +221,11 @@ fn not_null_name(table: &Table, column: &str, wanted: Option<&str>) -> String {
         return found.name.clone();
     }
     let name = wanted.map_or_else(|| derived(&[&table.name, column, "not_null"]), str::to_owned);
-    if table.constraints.iter().any(|found| found.name == name) { hashed(&format!("{name}_{column}")) } else { name }
+    if table.constraints.iter().any(|found| found.name == name) {
+        hashed(&format!("{name}_{column}"))
+    } else {
+        name
+    }
 }
 
 /// Undoes [`set_not_null`], however far it came. From 18 on `attnotnull` is set by a NOT VALID one too, and

@@ -38,7 +38,8 @@ pub(crate) fn add_unproven_check(table: &Table, name: &str, definition: &str) ->
     let broken = format!("NOT {}", condition(definition));
     let message = broken_check(table, name);
     let look = |summary: &str| rows::none(format!("{summary} check {quoted}"), table, &broken, &message);
-    let statement = format!("BEGIN {}; EXCEPTION WHEN check_violation THEN NULL; END", validation(&sql, name));
+    let statement =
+        format!("BEGIN {}; EXCEPTION WHEN check_violation THEN NULL; END", validation(&sql, name));
     let validate = Step::long(format!("validate constraint {quoted}"), format!("DO {}", literal(&statement)))
         .scanning()
         .done_when(valid.clone());

@@ -18,7 +18,10 @@ pub(crate) fn create(table: &Table, name: &str, middle: &str, columns: &[String]
 /// Gives a statistics object (`name` is SQL) the target and the comment of `like`. No lock on the table.
 pub(crate) fn labels(name: &str, like: &Statistics) -> Vec<Step> {
     let is = |condition: String| {
-        format!("SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace WHERE pg_catalog.format('%I.%I', n.nspname, s.stxname) = {} AND {condition})", literal(name))
+        format!(
+            "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace WHERE pg_catalog.format('%I.%I', n.nspname, s.stxname) = {} AND {condition})",
+            literal(name)
+        )
     };
     let target = like.target.map(|target| {
         Step::sql(

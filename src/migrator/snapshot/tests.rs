@@ -468,16 +468,14 @@ ALTER TABLE t REPLICA IDENTITY FULL;
     dependents.sort();
     assert_eq!(dependents, expected);
     assert_eq!(found.replica_identity, ReplicaIdentity::Full);
-    let statistics: Vec<_> = found.statistics.iter().map(|s| (s.name.as_str(), s.columns.join(" "))).collect();
+    let statistics: Vec<_> =
+        found.statistics.iter().map(|s| (s.name.as_str(), s.columns.join(" "))).collect();
     assert_eq!(
         statistics,
         [("\"My App\".\"My Stats\"", "a b".to_owned()), ("\"My App\".expressed", "c".to_owned())]
     );
     let [mine, expressed] = found.statistics.as_slice() else { return Err("two statistics".into()) };
-    assert_eq!(
-        mine.definition,
-        "CREATE STATISTICS \"My App\".\"My Stats\" (dependencies) ON a, b FROM t"
-    );
+    assert_eq!(mine.definition, "CREATE STATISTICS \"My App\".\"My Stats\" (dependencies) ON a, b FROM t");
     assert_eq!((mine.target, mine.comment.as_deref()), (Some(70), Some("mine")));
     assert_eq!((expressed.target, expressed.comment.as_deref()), (None, None));
 

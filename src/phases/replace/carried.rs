@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::Replace;
-use crate::catalog::{Column, Constraint, ConstraintKind, ForeignKey, Index, Question, Statistics, Table, alike};
+use crate::catalog::{
+    Column, Constraint, ConstraintKind, ForeignKey, Index, Question, Statistics, Table, alike,
+};
 use crate::error::{Error, Kind, Result};
 use crate::ident::{derived, hashed, literal, quote};
 use crate::phase::Context;
@@ -492,9 +494,8 @@ pub(super) fn carried(replace: &Replace, cx: &Context<'_>) -> Result<Carried> {
         }
         foreign_keys.push(key);
     }
-    let not_null_like = table
-        .not_null(&source.name)
-        .map(|found| (replace.name_like(&found.name), found.comment.clone()));
+    let not_null_like =
+        table.not_null(&source.name).map(|found| (replace.name_like(&found.name), found.comment.clone()));
     Ok(Carried { indexes, checks, statistics, foreign_keys, not_null: source.not_null, not_null_like })
 }
 

@@ -316,7 +316,9 @@ fn conversions(replace: &Replace, cx: &Context<'_>, table: &Table) -> Result<()>
             );
         }
         if !answer.null_on_null {
-            return no("is not null where the column that it converts is null: a null must stay null on both sides");
+            return no(
+                "is not null where the column that it converts is null: a null must stay null on both sides",
+            );
         }
         for name in expr.columns() {
             if table.find(name).is_some_and(|column| column.generated.is_some()) {
