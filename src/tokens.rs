@@ -133,7 +133,7 @@ mod tests {
     fn quotes_end_where_postgres_ends_them() {
         assert_eq!(token("'it''s' x"), "'it''s'");
         assert_eq!(token("'' x"), "''");
-        assert_eq!(token(" x"), "");
+        assert_eq!(token("'''' x"), "''''");
         assert_eq!(token("\"a\"\"b\" x"), "\"a\"\"b\"");
         assert_eq!(token("$$a $ 'b$$ x"), "$$a $ 'b$$");
         assert_eq!(token("$q$ $$ $q$ x"), "$q$ $$ $q$");

@@ -174,7 +174,7 @@ async fn rights_on_the_sequence_of_an_identity_follow_it_and_come_back() {
         ],
         &SYNCED,
     );
-    let rights = "SELECT relacl::text || obj_description(oid, 'pg_class') FROM pg_class WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace";
+    let rights = "SELECT (SELECT string_agg(x::text, ' ' ORDER BY x::text) FROM unnest(relacl) x) || obj_description(oid, 'pg_class') FROM pg_class WHERE relkind = 'S' AND relnamespace = 'public'::regnamespace";
     let stage = Stage::set(&CASE).await;
     let before: String = one(&stage.client, rights).await;
     stage.forward(CASE.phases().len()).await;

@@ -9,7 +9,7 @@ use phasewise::{
 use crate::harness::{Case, Stage, catalog, database, migrator, one, run, same};
 
 const TABLES: &[&str] = &[
-    "CREATE TABLE t (id int PRIMARY KEY, a int DEFAULT 1, b text DEFAULT 'abc', u uuid, at timestamptz)",
+    "CREATE TABLE t (id int PRIMARY KEY, a int DEFAULT 1, b text DEFAULT 'abc', u uuid, at timestamptz, n int)",
     "CREATE TABLE other (id int PRIMARY KEY, code text, label text, late int UNIQUE DEFERRABLE)",
     "CREATE UNIQUE INDEX other_some ON other (code) WHERE id > 3",
     "CREATE UNIQUE INDEX other_label ON other (label)",
@@ -62,7 +62,7 @@ refused! {
     a_domain_with_a_default: AddColumn::new("t", "c", "small").default("1") => Unsupported, &["the type below the domain"], &["volatile_default"];
     a_domain_with_a_volatile_default: AddColumn::new("t", "c", "small").volatile_default("1") => Unsupported, &["the type below the domain"], &["volatile_default"];
 
-    null_on_null_by_another_column: ChangeType::new("t", "a", "c", "bigint").up("coalesce({a}, {id})").down("{c}::int") => Definition, &["coalesce({a}, {id})", "null"], &[];
+    null_on_null_by_another_column: ChangeType::new("t", "n", "c", "bigint").up("coalesce({n}, {id})").down("{c}::int") => Definition, &["coalesce({n}, {id})", "null"], &[];
     null_on_null_by_another_column_down: ChangeType::new("t", "a", "c", "bigint").up("{a}").down("coalesce({c}, length({b}), extract(epoch from {at}), length({u}::text))::int").kept_in_sync() => Definition, &["down", "null"], &[];
     a_default_that_up_cannot_convert: ChangeType::new("t", "b", "c", "int").up("{b}::int").down("{c}::text") => Definition, &["abc"], &[];
     a_default_that_up_cannot_convert_synced: ChangeType::new("t", "b", "c", "int").up("{b}::int").down("{c}::text").kept_in_sync() => Definition, &["abc"], &[];
