@@ -106,7 +106,8 @@ impl Error {
         self.postgres()?.code()
     }
 
-    fn postgres(&self) -> Option<&tokio_postgres::Error> {
+    /// What Postgres said, where this is about one statement.
+    pub(crate) fn postgres(&self) -> Option<&tokio_postgres::Error> {
         self.source.as_deref()?.downcast_ref::<tokio_postgres::Error>()
     }
 

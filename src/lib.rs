@@ -100,7 +100,7 @@ pub use ident::{Ident, TableName};
 pub use migration::{Entry, Marked, Migration, Migrations, Unmarked};
 pub use migrator::{
     BackfillPolicy, BackfillStatus, Blocker, Confirmation, Event, MigrationReport, MigrationStatus, Migrator,
-    Observer, Report, Schema, State, Status, Throttle, To,
+    Observer, OnFailingRow, Order, Report, RowSetAside, Schema, State, Status, Throttle, To,
 };
 pub use phase::{Context, DeployPhase, Gate, Irreversible, Phase, PhaseInfo, PhaseSeq, Rollback, Window};
 pub use phases::{add_column, add_index, change_type, create_table, drop_column, rename_column, run_sql};

@@ -188,6 +188,14 @@ pub enum Work {
         /// The select list, over the alias `t`.
         select: String,
     },
+    /// `UPDATE … SET column = …`, with values that a function of the application computes from the rows:
+    /// [`Migrator::compute`](crate::Migrator::compute).
+    Compute {
+        /// The column that is filled.
+        column: String,
+        /// The columns that the function is given.
+        inputs: Vec<String>,
+    },
 }
 
 /// The side that wins while batches run.
@@ -223,7 +231,26 @@ impl Batches {
             Work::Copy { into, select } => format!(
                 "INSERT INTO {into} SELECT {select} FROM ONLY {relation} AS t WHERE {range} AND ({condition}) ON CONFLICT DO NOTHING"
             ),
+            Work::Compute { column, inputs } => {
+                let inputs = crate::steps::list(inputs);
+                format!(
+                    "UPDATE ONLY {relation} AS t SET {} = <computed from {inputs}> WHERE {range} AND ({condition})",
+                    crate::ident::quote(column)
+                )
+            }
         }
+    }
+
+    /// The same without the rows that others have locked, which are waited for otherwise.
+    pub(crate) fn sql_skipping_locked(&self, relation: &str, range: &str) -> String {
+        let condition = &self.condition;
+        let Work::Update { set, from } = &self.work else { return self.sql(relation, range) };
+        let from = from.as_ref().map(|from| format!(", {from}")).unwrap_or_default();
+        // FOR NO KEY UPDATE is what the update itself takes: rows that a foreign key's check holds are not left out.
+        format!(
+            "WITH free AS MATERIALIZED (SELECT t.ctid AS tuple FROM ONLY {relation} AS t{from} WHERE {range} AND ({condition}) FOR NO KEY UPDATE OF t SKIP LOCKED) \
+             UPDATE ONLY {relation} AS t SET {set} FROM free{from} WHERE t.ctid = free.tuple AND ({condition})"
+        )
     }
 }
 
@@ -259,7 +286,7 @@ impl Step {
         let relation =
             format!("{}.{}", crate::ident::quote(&batches.schema), crate::ident::quote(&batches.table));
         let mode = match batches.work {
-            Work::Update { .. } => LockMode::RowExclusive,
+            Work::Update { .. } | Work::Compute { .. } => LockMode::RowExclusive,
             Work::Copy { .. } => LockMode::AccessShare,
         };
         Self::new(summary, Action::Batches(batches)).locks(relation, mode).scanning().probe(Probe::Repeatable)

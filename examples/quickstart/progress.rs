@@ -167,7 +167,7 @@ impl Observer for Progress {
                     blockers.join("; ")
                 ));
             }
-            Event::Throttled { reason } => self.say(format!("    the backfill pauses: {reason}")),
+            Event::Throttled { reason, .. } => self.say(format!("    the backfill pauses: {reason}")),
             _ => {}
         }
     }

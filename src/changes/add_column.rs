@@ -7,7 +7,7 @@ use super::refuse;
 use crate::change::{Change, Touches};
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
-use crate::ident::{Collation, Ident, TableName};
+use crate::ident::{Collation, Ident, TableName, check_names};
 use crate::phase::{Context, DeployPhase};
 use crate::phases::add_column::{
     AddNullable, AddWithDefault, Backfill, ColumnSpec, EnforceNotNull, NotNull, Nullable, ReadNew,
@@ -86,6 +86,7 @@ impl AddColumn {
             default: None,
             volatile: false,
             backfill: None,
+            computed_from: None,
             collation: None,
             check: None,
             comment: None,
@@ -120,6 +121,26 @@ impl<N> AddColumn<N, Unfilled> {
     #[must_use]
     pub const fn backfill(mut self, expression: &'static str) -> AddColumn<N, WithBackfill> {
         self.spec.backfill = Some(Expr::new(expression));
+        AddColumn::of(self.spec)
+    }
+}
+
+impl<N> AddColumn<N, Unfilled> {
+    /// What existing rows get, where nobody has written the column: the value that a function of the application
+    /// computes from these columns, for what SQL cannot do. The function is given to
+    /// [`Migrator::compute`](crate::Migrator::compute). Otherwise like [`backfill`](AddColumn::backfill).
+    ///
+    /// # Panics
+    ///
+    /// On a name that is no identifier: a compile error in a definition.
+    #[must_use]
+    pub const fn computed_from(mut self, columns: &'static [&'static str]) -> AddColumn<N, WithBackfill> {
+        assert!(
+            !columns.is_empty(),
+            "a computed column is computed from nothing: name the columns that its function reads"
+        );
+        check_names(columns);
+        self.spec.computed_from = Some(columns);
         AddColumn::of(self.spec)
     }
 }
@@ -190,6 +211,9 @@ impl ColumnSpec {
         if let Some(expr) = self.backfill {
             let _ = write!(text, "\n backfill {}", expr.as_str());
         }
+        if let Some(columns) = self.computed_from {
+            let _ = write!(text, "\n computed from {}", columns.join(", "));
+        }
         if let Some((name, expr)) = self.check {
             let _ = write!(text, "\n check {name}: {}", expr.as_str());
         }
@@ -203,6 +227,7 @@ impl ColumnSpec {
         let mut columns = vec![self.name];
         let exprs = self.backfill.iter().chain(self.check.iter().map(|(_, expr)| expr));
         columns.extend(exprs.flat_map(Expr::columns).map(Ident::new));
+        columns.extend(self.computed_from.into_iter().flatten().map(|&name| Ident::new(name)));
         columns.sort_unstable();
         columns.dedup();
         Touches::nothing().columns(self.table, &columns)
@@ -224,6 +249,9 @@ impl ColumnSpec {
             for column in expr.columns() {
                 table.column(column)?;
             }
+        }
+        for column in self.computed_from.into_iter().flatten() {
+            table.column(column)?;
         }
         if let Some((name, expr)) = &self.check {
             for column in expr.columns().into_iter().filter(|column| *column != self.name.as_str()) {

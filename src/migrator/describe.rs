@@ -1,12 +1,14 @@
 //! From the ledger to a status and a plan.
 
+use std::time::Duration;
+
 use super::drive::Look;
 use super::gates::{Goal, Next};
-use super::ledger::{Book, Record};
+use super::ledger::{Book, Part, Record};
 use super::planning::{self, Standing};
 use super::session::Session;
 use super::settings::Migrator;
-use super::status::{BackfillStatus, Confirmation, MigrationStatus, State, Status};
+use super::status::{BackfillStatus, Confirmation, MigrationStatus, RowSetAside, State, Status};
 use crate::error::Result;
 use crate::migration::Entry;
 use crate::phase::Window;
@@ -70,6 +72,38 @@ impl Migrator {
     }
 }
 
+/// The loop under way, its parts taken together.
+fn backfill(book: &Book, name: &str) -> Option<BackfillStatus> {
+    let parts: Vec<&Part> = book.parts.iter().filter(|(of, _)| of == name).map(|(_, part)| part).collect();
+    let at = parts.iter().find(|part| !part.ended).or(parts.last())?;
+    let count = |n: i64| u64::try_from(n).unwrap_or(0);
+    let sum = |of: fn(&Part) -> i64| count(parts.iter().map(|part| of(part)).sum());
+    let done = sum(|part| part.done);
+    let estimate: Option<i64> =
+        parts.iter().map(|part| if part.ended { Some(part.done) } else { part.estimate }).sum();
+    let estimate = estimate.map(|rows| count(rows).max(done));
+    let open = || parts.iter().filter(|part| !part.ended);
+    let rate: f64 = open().filter_map(|part| part.rate).sum();
+    let rate = (rate > 0.0).then_some(rate);
+    let left = estimate.zip(rate).map(|(estimate, rate)| {
+        #[allow(clippy::cast_precision_loss, reason = "rows, for people")]
+        let rows = (estimate - done) as f64;
+        Duration::try_from_secs_f64(rows / rate).unwrap_or(Duration::MAX)
+    });
+    Some(BackfillStatus {
+        relation: at.relation.clone(),
+        pass: u32::try_from(at.pass).unwrap_or(1),
+        done,
+        written: sum(|part| part.written),
+        estimate,
+        rate,
+        left,
+        batch: at.size.map(count),
+        workers: u32::try_from(open().filter(|part| part.token.is_some()).count()).unwrap_or(u32::MAX),
+        reason: open().find_map(|part| part.reason.clone()),
+    })
+}
+
 fn one(
     book: &Book,
     name: &str,
@@ -80,7 +114,6 @@ fn one(
     let number = record.map_or(0, |record| record.entered);
     let phase =
         record.and_then(|record| record.phases.get(number.checked_sub(1)?)).map(|place| place.name.clone());
-    let count = |n: i64| u64::try_from(n).unwrap_or(0);
     MigrationStatus {
         name: name.to_owned(),
         phase,
@@ -91,14 +124,17 @@ fn one(
         release: entry.map(Entry::release),
         state,
         since: record.filter(|record| record.entered > 0).map(|record| record.since),
-        backfill: book.backfills.iter().rfind(|backfill| backfill.migration == name).map(|backfill| {
-            BackfillStatus {
-                relation: backfill.relation.clone(),
-                pass: u32::try_from(backfill.pass).unwrap_or(1),
-                done: count(backfill.done),
-                estimate: backfill.estimate.map(count),
-            }
-        }),
+        backfill: backfill(book, name),
+        set_aside: book
+            .aside
+            .iter()
+            .filter(|aside| aside.migration == name)
+            .map(|aside| RowSetAside {
+                relation: aside.relation.clone(),
+                key: aside.key.clone(),
+                error: aside.error.clone(),
+            })
+            .collect(),
         confirmations: book
             .confirmed
             .iter()

@@ -175,6 +175,9 @@ impl Migrator {
                     ),
                 ));
             }
+            if first && work.is_none() {
+                look.ledger.want(&look.conn).await?;
+            }
             if first {
                 tracing::info!(target: "phasewise", "another driver is at work; waiting for it");
                 first = false;

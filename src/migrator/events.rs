@@ -129,22 +129,74 @@ pub enum Event<'a> {
         phase: &'a str,
         /// The table, or partition, as SQL.
         relation: &'a str,
+        /// The part of the pass that it belongs to, from 0: one for each relation, or for each worker in it.
+        part: u32,
         /// Rows that this batch wrote.
         rows: u64,
-        /// Rows looked at so far, in this step.
+        /// Rows looked at so far, in this part of the pass.
         done: u64,
-        /// Rows to look at, where Postgres has an estimate.
+        /// Rows to look at in this part, as far as is known.
         estimate: Option<u64>,
-        /// How long its transaction took.
+        /// Rows that the next batch will look at.
+        next: u64,
+        /// Rows looked at a second in this part, pauses included: a moving average, known as of the second batch.
+        rate: Option<f64>,
+        /// How long its statement took, with its commit.
         took: Duration,
+    },
+    /// Single rows were written that a batch had left out, or that the verification found.
+    RowsMended {
+        /// The migration.
+        migration: &'a str,
+        /// The phase.
+        phase: &'a str,
+        /// The table, or partition, as SQL.
+        relation: &'a str,
+        /// How many.
+        rows: u64,
+        /// How long it took, retries included.
+        took: Duration,
+    },
+    /// A row could not be filled and is set aside, as the policy says.
+    RowSetAside {
+        /// The migration.
+        migration: &'a str,
+        /// The phase.
+        phase: &'a str,
+        /// The table, as SQL.
+        relation: &'a str,
+        /// Its key, such as `id = 7`.
+        key: &'a str,
+        /// Why it could not be filled.
+        error: &'a str,
+    },
+    /// Clients had to wait for rows of a batch: the next one is smaller, and comes later.
+    ClientsWaited {
+        /// The migration.
+        migration: &'a str,
+        /// The phase.
+        phase: &'a str,
+        /// How many were seen.
+        clients: u64,
+        /// The rest before the next batch.
+        rest: Duration,
     },
     /// Batches pause.
     Throttled {
+        /// The migration.
+        migration: &'a str,
+        /// The phase.
+        phase: &'a str,
         /// Why.
         reason: &'a str,
     },
     /// Batches go on.
-    Resumed,
+    Resumed {
+        /// The migration.
+        migration: &'a str,
+        /// The phase.
+        phase: &'a str,
+    },
     /// A migration goes no further for now.
     Waiting {
         /// The migration.

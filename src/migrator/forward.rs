@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use tracing::Instrument as _;
 
+use super::backfill::unregistered;
 use super::connect::{Sql as _, get, text};
 use super::drive::note;
 use super::driver::Driver;
@@ -57,7 +58,11 @@ impl Driver<'_> {
                     if index == 0 && !book.record(entry.name()).is_some_and(Record::begun) {
                         absent = self.absent(entry).await?;
                         let scope = &self.session.facts.scope;
-                        planning::refuse_early(&self.session, scope, entry).await?;
+                        let computes = planning::refuse_early(&self.session, scope, entry).await?;
+                        let given = self.migrator.functions.contains_key(entry.name());
+                        if let Some(column) = computes.first().filter(|_| !given) {
+                            return Err(unregistered(entry.name(), column));
+                        }
                     }
                     let phase = entry.phases().get(index).map_or("?", |info| info.name);
                     let span = tracing::info_span!(target: "phasewise", "phase", name = phase);
@@ -158,7 +163,7 @@ impl Driver<'_> {
         }
         if record.moving == Some(Direction::Back) {
             // The rollback is given up.
-            self.ledger.forget_cursors(&self.session, at).await?;
+            self.ledger.forget_loops(&self.session, at).await?;
             for (direction, step) in stale {
                 self.ledger.forget_note(&self.session, At { direction: *direction, ..at }, step).await?;
             }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join;
 use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 use tracing::Instrument as _;
@@ -30,6 +31,8 @@ pub(super) struct Tries {
     /// Whether a statement timeout of ours may cancel it.
     timed: bool,
     blockers: Vec<Blocker>,
+    /// The most sessions that were seen to wait for ours, where they are counted.
+    behind: Option<i64>,
 }
 
 impl Tries {
@@ -43,7 +46,19 @@ impl Tries {
             times: None,
             timed: true,
             blockers: Vec::new(),
+            behind: None,
         }
+    }
+
+    /// Has those counted who wait for us meanwhile.
+    pub(super) fn counting_those_behind(mut self) -> Self {
+        self.behind = Some(0);
+        self
+    }
+
+    /// The most sessions that were seen to wait for ours.
+    pub(super) fn behind(&self) -> i64 {
+        self.behind.unwrap_or(0)
     }
 
     /// Of a statement that takes as long as it takes: it is tried again after a deadlock only, some times.
@@ -101,16 +116,26 @@ impl Worker<'_> {
         let mut work = pin!(work.instrument(span));
         let mut every = (patience / 2).max(Duration::from_millis(20));
         loop {
+            let counts = tries.behind.is_some();
             let sample = async {
                 sleep(every).await;
-                self.monitor.blockers(self.session.pid).await
+                if counts {
+                    try_join(self.monitor.blockers(self.session.pid), self.monitor.behind(self.session.pid))
+                        .await
+                } else {
+                    self.monitor.blockers(self.session.pid).await.map(|blockers| (blockers, 0))
+                }
             };
             tokio::select! {
                 biased;
                 done = &mut work => return done,
                 seen = sample => match seen {
-                    Ok(seen) if !seen.is_empty() => tries.blockers = seen,
-                    Ok(_) => {}
+                    Ok((blockers, behind)) => {
+                        if !blockers.is_empty() {
+                            tries.blockers = blockers;
+                        }
+                        tries.behind = tries.behind.map(|before| before.max(behind));
+                    }
                     Err(error) => tracing::debug!(target: "phasewise", %error, "blockers cannot be seen"),
                 },
             }

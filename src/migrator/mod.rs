@@ -1,6 +1,6 @@
 //! The executor: the only part that talks to Postgres.
 
-mod batches;
+mod backfill;
 mod connect;
 mod describe;
 mod drive;
@@ -16,7 +16,6 @@ mod monitor;
 mod people;
 pub(crate) mod planning;
 mod policy;
-mod repair;
 mod report;
 mod rollback;
 mod session;
@@ -25,19 +24,18 @@ pub(crate) mod snapshot;
 mod start;
 mod status;
 mod steps;
-mod throttle;
+mod throttles;
 mod transaction;
 mod undo;
-mod verification;
 mod worker;
 
 pub use events::{Blocker, Event, Observer};
-pub use policy::BackfillPolicy;
+pub use policy::{BackfillPolicy, OnFailingRow, Order};
 pub use report::{MigrationReport, Report};
 pub use settings::Migrator;
 pub use start::Schema;
-pub use status::{BackfillStatus, Confirmation, MigrationStatus, State, Status};
-pub use throttle::Throttle;
+pub use status::{BackfillStatus, Confirmation, MigrationStatus, RowSetAside, State, Status};
+pub use throttles::Throttle;
 
 /// How far a rollback goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

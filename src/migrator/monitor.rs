@@ -53,6 +53,19 @@ impl Monitor {
             .await?;
         rows.iter().map(blocker).collect()
     }
+
+    /// How many sessions wait for the backend `pid` at this moment.
+    pub(super) async fn behind(&self, pid: i32) -> Result<i64> {
+        let conn = self.conn().await?;
+        let rows = conn
+            .ask(
+                "SELECT count(*) AS behind FROM pg_catalog.pg_stat_activity a
+                  WHERE a.wait_event_type = 'Lock' AND $1 = ANY (pg_catalog.pg_blocking_pids(a.pid))",
+                &[int4(&pid)],
+            )
+            .await?;
+        rows.first().map_or(Ok(0), |row| get(row, "behind"))
+    }
 }
 
 /// One row of a query for blockers.

@@ -1,5 +1,7 @@
 //! What a person says of a migration: short transactions, without the lease.
 
+use std::time::Duration;
+
 use super::connect::Sql as _;
 use super::drive::Look;
 use super::ledger::{Direction, finish};
@@ -95,6 +97,16 @@ impl Migrator {
             }
         }
         look.ledger.set_paused(&look.conn, name, paused).await
+    }
+
+    /// Asks for another pace of a migration's backfills.
+    pub(super) async fn set_pace(&self, name: &str, factor: f64, target: Option<Duration>) -> Result<()> {
+        let look = self.look().await?;
+        if look.book.record(name).is_none() {
+            self.entry(name)?;
+        }
+        look.ledger.listed(look.book.record(name), name)?;
+        look.ledger.set_pace(&look.conn, name, factor, target).await
     }
 
     pub(super) async fn accept(&self, name: &str) -> Result<()> {

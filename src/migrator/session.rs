@@ -141,6 +141,11 @@ impl Session {
         ))
     }
 
+    /// How long a lock is waited for before Postgres looks for a deadlock.
+    pub(super) fn deadlock_timeout(&self) -> Duration {
+        self.facts.deadlock_timeout
+    }
+
     /// Long enough for autovacuum to notice that somebody waits for it, and to yield.
     pub(super) fn patience(&self) -> Duration {
         self.facts.deadlock_timeout + Duration::from_millis(500)

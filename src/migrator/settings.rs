@@ -1,13 +1,16 @@
 //! The migrator's public face.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, Socket};
 
 use super::To;
+use super::backfill::{self, Compute};
 use super::connect::Connector;
 use super::events::{Event, Observer, tell};
 use super::gates::Goal;
@@ -15,7 +18,7 @@ use super::policy::BackfillPolicy;
 use super::report::Report;
 use super::start::Schema;
 use super::status::{MigrationStatus, State, Status};
-use super::throttle::Throttle;
+use super::throttles::{Replica, Throttle};
 use crate::error::{Error, Kind, Result};
 use crate::migration::{Entry, Migrations};
 use crate::plan::Plan;
@@ -52,6 +55,8 @@ pub struct Migrator {
     pub(super) lease_time: Duration,
     pub(super) policy: BackfillPolicy,
     pub(super) throttles: Vec<Arc<dyn Throttle>>,
+    pub(super) replicas: Vec<Replica>,
+    pub(super) functions: BTreeMap<String, Arc<dyn Compute>>,
     pub(super) assume_fresh: bool,
 }
 
@@ -102,6 +107,8 @@ impl Migrator {
             lease_time: Duration::from_secs(15),
             policy: BackfillPolicy::default(),
             throttles: Vec::new(),
+            replicas: Vec::new(),
+            functions: BTreeMap::new(),
             assume_fresh: false,
         }
     }
@@ -181,10 +188,66 @@ impl Migrator {
         self
     }
 
-    /// One more reason for batches to pause. Replication lag is one already, by [`BackfillPolicy::max_lag`].
+    /// One more reason for batches to pause, beside those of [`BackfillPolicy`].
     #[must_use]
     pub fn throttle(mut self, throttle: impl Throttle + 'static) -> Self {
         self.throttles.push(Arc::new(throttle));
+        self
+    }
+
+    /// A replica that [`BackfillPolicy::max_lag`] is about, beside those that the server itself shows: managed databases
+    /// hide them, and those behind other replicas are seen by nobody. It is asked how far it has replayed. `name` is
+    /// what reasons call it.
+    ///
+    /// One that cannot be reached holds the batches back, and says so.
+    #[must_use]
+    pub fn replica<T>(mut self, name: impl Into<String>, config: Config, tls: T) -> Self
+    where
+        T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+        T::Stream: Send + Sync,
+        T::TlsConnect: Send + Sync,
+        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+    {
+        self.replicas.push(Replica { name: name.into(), connector: Connector::config(config, tls) });
+        self
+    }
+
+    /// How the migration of that name fills its column, where it says [`computed_from`](crate::AddColumn::computed_from):
+    /// a function from a row, with those columns in it, to the value; `None` leaves the column null.
+    ///
+    /// It is called for up to 16 rows at once, outside any transaction, so it may take its time. A row that changed
+    /// meanwhile is not overwritten but computed again. It may be called again for a row whose batch was rolled back.
+    /// The value must be of the Rust type that stands for the column's type (or for the type below its domain).
+    ///
+    /// ```no_run
+    /// # use phasewise::{AddColumn, Migration, Migrations, Migrator, migrations};
+    /// # async fn decrypt(bytes: Vec<u8>) -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # fn example(pool: deadpool_postgres::Pool) -> Migrator {
+    /// static MIGRATIONS: Migrations = migrations![
+    ///     Migration::new("20261125_users_email", AddColumn::new("users", "email", "text").computed_from(&["cipher"]))
+    ///         .not_deployed(),
+    /// ];
+    ///
+    /// Migrator::new(pool, &MIGRATIONS).compute("20261125_users_email", |row| async move {
+    ///     match row.get::<_, Option<Vec<u8>>>("cipher") {
+    ///         Some(cipher) => decrypt(cipher).await.map(Some),
+    ///         None => Ok(None),
+    ///     }
+    /// })
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn compute<F, T, E>(
+        mut self,
+        migration: impl Into<String>,
+        function: impl Fn(tokio_postgres::Row) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = std::result::Result<Option<T>, E>> + Send + 'static,
+        T: ToSql + Send + Sync + 'static,
+        E: fmt::Display + Send + 'static,
+    {
+        self.functions.insert(migration.into(), backfill::function(function));
         self
     }
 
@@ -331,7 +394,8 @@ impl Migrator {
         self.vouch(name, phase).await
     }
 
-    /// Holds a migration where it stands.
+    /// Holds a migration where it stands. A backfill under way, in whatever process, stops after its batch and waits
+    /// for [`resume`](Migrator::resume); it gives way to a rollback.
     ///
     /// # Errors
     ///
@@ -347,6 +411,36 @@ impl Migrator {
     /// [`Kind::Unknown`], [`Kind::Connection`].
     pub async fn resume(&self, name: &str) -> Result<()> {
         self.hold(name, false).await
+    }
+
+    /// Halves the speed of a migration's backfills, in whatever process they run, as of the next batch: the pause
+    /// doubles, and they rest as long as they work. Once more, and it is a quarter.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unknown`]; [`Kind::GateClosed`] where the migration has not begun; [`Kind::Connection`].
+    pub async fn slower(&self, name: &str) -> Result<()> {
+        self.set_pace(name, 0.5, None).await
+    }
+
+    /// Doubles the speed of a migration's backfills: undoes one [`slower`](Migrator::slower), or halves the pause that
+    /// the policy sets. It does not make batches larger.
+    ///
+    /// # Errors
+    ///
+    /// Like [`slower`](Migrator::slower).
+    pub async fn faster(&self, name: &str) -> Result<()> {
+        self.set_pace(name, 2.0, None).await
+    }
+
+    /// Sets how long a batch of a migration's backfills should take, in place of [`BackfillPolicy::target`], as of the
+    /// next batch. Less than 1 ms is taken as 1 ms.
+    ///
+    /// # Errors
+    ///
+    /// Like [`slower`](Migrator::slower).
+    pub async fn set_batch_target(&self, name: &str, target: Duration) -> Result<()> {
+        self.set_pace(name, 1.0, Some(target.max(Duration::from_millis(1)))).await
     }
 
     /// Takes this build's definition of a migration that has begun as the one that was meant. Nothing is done

@@ -1,6 +1,7 @@
 //! Status: where every migration stands.
 
 use std::fmt;
+use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
@@ -92,6 +93,8 @@ pub struct MigrationStatus {
     pub since: Option<DateTime<Utc>>,
     /// The backfill that is under way.
     pub backfill: Option<BackfillStatus>,
+    /// Rows that its backfills could not fill and left, as the policy said.
+    pub set_aside: Vec<RowSetAside>,
     /// Deploy phases that a person vouched for.
     pub confirmations: Vec<Confirmation>,
 }
@@ -100,14 +103,38 @@ pub struct MigrationStatus {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct BackfillStatus {
-    /// The table, or partition, as SQL.
+    /// The table, or the partition that is at its turn, as SQL.
     pub relation: String,
     /// The pass, from 1.
     pub pass: u32,
     /// Rows looked at so far, in this pass.
     pub done: u64,
-    /// Rows to look at in this relation, where Postgres has an estimate.
+    /// Rows written so far, in this pass.
+    pub written: u64,
+    /// Rows to look at in this pass, as far as is known.
     pub estimate: Option<u64>,
+    /// Rows looked at a second, pauses included, all workers together.
+    pub rate: Option<f64>,
+    /// How long the rest of the pass takes at that rate.
+    pub left: Option<Duration>,
+    /// Rows that the next batch looks at.
+    pub batch: Option<u64>,
+    /// Parts that a worker has claimed and not ended.
+    pub workers: u32,
+    /// Why batches pause.
+    pub reason: Option<String>,
+}
+
+/// A row that a backfill could not fill and left.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct RowSetAside {
+    /// The table, as SQL.
+    pub relation: String,
+    /// Its key, such as `id = 7`.
+    pub key: String,
+    /// Why it could not be filled.
+    pub error: String,
 }
 
 /// A person's word that a deploy phase is out.
@@ -127,6 +154,44 @@ impl Status {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&MigrationStatus> {
         self.migrations.iter().find(|migration| migration.name == name)
+    }
+}
+
+impl fmt::Display for BackfillStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "backfill of {}: {} rows", self.relation, self.done)?;
+        if let Some(estimate) = self.estimate {
+            write!(f, " of about {estimate}")?;
+        }
+        if self.pass > 1 {
+            write!(f, ", pass {}", self.pass)?;
+        }
+        if let Some(rate) = self.rate {
+            write!(f, ", {rate:.0} a second")?;
+        }
+        if let Some(left) = self.left {
+            write!(f, ", about {} left", span(left))?;
+        }
+        if let Some(batch) = self.batch {
+            write!(f, ", {batch} a batch")?;
+        }
+        if self.workers > 1 {
+            write!(f, ", {} workers", self.workers)?;
+        }
+        if let Some(reason) = &self.reason {
+            write!(f, "; pauses: {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+/// In the two units that matter: `2 h 5 min`.
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match (seconds / 3_600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
     }
 }
 
@@ -157,12 +222,20 @@ impl fmt::Display for Status {
             }
             write!(f, "  {}", migration.state)?;
             if let Some(backfill) = &migration.backfill {
-                write!(f, "; backfill of {}: {} rows", backfill.relation, backfill.done)?;
-                if let Some(estimate) = backfill.estimate {
-                    write!(f, " of about {estimate}")?;
+                write!(f, "; {backfill}")?;
+            }
+            match migration.set_aside.as_slice() {
+                [] => {}
+                [row] => {
+                    write!(f, "; the row with {} of {} is set aside: {}", row.key, row.relation, row.error)?
                 }
-                if backfill.pass > 1 {
-                    write!(f, ", pass {}", backfill.pass)?;
+                [row, ..] => {
+                    let (rows, key, of) = (migration.set_aside.len(), &row.key, &row.relation);
+                    write!(
+                        f,
+                        "; {rows} rows are set aside, the one with {key} of {of} first: {}",
+                        row.error
+                    )?;
                 }
             }
         }

@@ -81,7 +81,7 @@ impl Driver<'_> {
         }
     }
 
-    async fn act(&self, at: At<'_>, step: &Step, id: &str) -> Result<Outcome> {
+    async fn act(&mut self, at: At<'_>, step: &Step, id: &str) -> Result<Outcome> {
         let note = (step.probe == Probe::Ledger).then_some(id);
         let ran = Outcome { ran: true, rows: 0 };
         match &step.action {

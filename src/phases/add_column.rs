@@ -80,6 +80,8 @@ pub(crate) struct ColumnSpec {
     pub(crate) default: Option<&'static str>,
     pub(crate) volatile: bool,
     pub(crate) backfill: Option<Expr>,
+    /// The columns from which a function of the application computes the value.
+    pub(crate) computed_from: Option<&'static [&'static str]>,
     pub(crate) collation: Option<Collation>,
     pub(crate) check: Option<(Ident, Expr)>,
     pub(crate) comment: Option<&'static str>,
@@ -99,7 +101,7 @@ impl ColumnSpec {
     }
 
     fn fills(&self) -> bool {
-        self.volatile || self.backfill.is_some()
+        self.volatile || self.backfill.is_some() || self.computed_from.is_some()
     }
 
     /// Everything that the server is asked, in whatever phase.
@@ -244,22 +246,30 @@ impl ColumnSpec {
     fn fill(&self, table: &Table) -> Step {
         let column = self.name.quoted();
         let null = format!("t.{column} IS NULL");
-        let (set, condition) = match &self.backfill {
-            Some(expr) => {
+        let update = |set| Work::Update { set, from: None };
+        let (work, condition, unfilled) = match (&self.backfill, self.computed_from) {
+            (Some(expr), _) => {
                 let value = expr.over("t");
-                (format!("{column} = {value}"), format!("{null} AND {value} IS NOT NULL"))
+                let condition = format!("{null} AND {value} IS NOT NULL");
+                (update(format!("{column} = {value}")), condition.clone(), condition)
             }
-            None => (format!("{column} = DEFAULT"), null.clone()),
+            (None, Some(inputs)) => {
+                let inputs = inputs.iter().map(|&name| name.to_owned()).collect();
+                let work = Work::Compute { column: self.name.as_str().to_owned(), inputs };
+                // Only the function knows for which rows it has no value.
+                (work, null.clone(), "false".to_owned())
+            }
+            (None, None) => (update(format!("{column} = DEFAULT")), null.clone(), null.clone()),
         };
-        // Where the column is NOT NULL in the end, rows whose expression is null are reported.
-        let verify = if self.not_null { null } else { condition.clone() };
+        // Where the column is NOT NULL in the end, rows that have no value are reported.
+        let verify = if self.not_null { null } else { unfilled };
         walking(
             Step::batches(
                 format!("fill column {column}"),
                 Batches {
                     schema: table.schema.clone(),
                     table: table.name.clone(),
-                    work: Work::Update { set, from: None },
+                    work,
                     condition,
                     verify,
                     keys: key_without(table, self.name.as_str())

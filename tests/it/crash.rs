@@ -113,7 +113,7 @@ impl Heard {
 fn tuned(migrator: Migrator) -> Migrator {
     migrator
         .soak(Duration::ZERO)
-        .backfill(BackfillPolicy::new().batch(40).pause(Duration::ZERO))
+        .backfill(BackfillPolicy::new().fixed(40).pause(Duration::ZERO))
         .lock_deadline(Duration::from_secs(30))
         .lease_time(Duration::from_millis(600))
 }

@@ -422,7 +422,7 @@ async fn several_at_once_do_the_work_once() {
 async fn a_lost_lease_stops_the_driver() {
     let (database, client) = with_rows(20_000).await;
     let slow = migrator(&database, &COPY1)
-        .backfill(BackfillPolicy::new().batch(100).pause(Duration::from_millis(10)));
+        .backfill(BackfillPolicy::new().fixed(100).pause(Duration::from_millis(10)));
     slow.run().await.unwrap();
     slow.confirm("copy", "Deploy").await.unwrap();
     let run = tokio::spawn({
@@ -467,7 +467,7 @@ async fn a_row_that_cannot_be_filled_is_named() {
     client.batch_execute("ALTER TABLE t ADD CHECK (b <> 'ROW 2500')").await.unwrap();
     let error = migrator.run().await.unwrap_err();
     assert_eq!(error.kind(), Kind::Backfill);
-    assert!(error.to_string().contains("t_b_check") && error.to_string().contains("t.ctid >"), "{error}");
+    assert!(error.to_string().contains("t_b_check") && error.to_string().contains("id = 2500"), "{error}");
     client.batch_execute("ALTER TABLE t DROP CONSTRAINT t_b_check").await.unwrap();
     // An application that never agrees.
     client
@@ -638,8 +638,8 @@ async fn batches_pause_for_a_reason_and_wait_for_rows() {
     let migrator =
         migrator(&database, &COPY).throttle(Busy(Mutex::new(2))).observe(move |event: &Event<'_>| {
             heard.lock().unwrap().push(match event {
-                Event::Throttled { reason } => format!("throttled: {reason}"),
-                Event::Resumed => "resumed".into(),
+                Event::Throttled { reason, .. } => format!("throttled: {reason}"),
+                Event::Resumed { .. } => "resumed".into(),
                 Event::LockRetry { step, blockers, .. } => format!("{step}: {}", blockers.len()),
                 _ => return,
             });
@@ -651,7 +651,11 @@ async fn batches_pause_for_a_reason_and_wait_for_rows() {
         let migrator = migrator.clone();
         async move { migrator.run().await }
     });
-    tokio::time::sleep(Duration::from_millis(1_800)).await;
+    // The row is left out, and come back to when all others are done.
+    while !events.lock().unwrap().iter().any(|event| event.starts_with("coming back")) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(one::<i64>(&client, "SELECT count(*) FROM t WHERE b = upper(a)").await, 2_999);
     client.batch_execute("COMMIT").await.unwrap();
     assert!(run.await.unwrap().unwrap().is_complete());
     assert_eq!(one::<i64>(&client, "SELECT count(*) FROM t WHERE b = upper(a)").await, 3_000);

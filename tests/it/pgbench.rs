@@ -111,7 +111,7 @@ async fn the_old_application_notices_nothing() {
     let over = AtomicBool::new(false);
     let migrate = async {
         goes_on(&stage).await;
-        let policy = BackfillPolicy::new().batch(2_000).pause(Duration::ZERO);
+        let policy = BackfillPolicy::new().fixed(2_000).pause(Duration::ZERO);
         let migrator = stage.migrator().backfill(policy);
         // The next one is for the time when no old application is left.
         for (at, info) in CASE.phases().iter().enumerate().take_while(|(_, info)| info.name != "RemoveSync") {

@@ -34,8 +34,8 @@ fn migrator(database: &Database, policy: BackfillPolicy) -> (Migrator, Unbounded
         .backfill(policy.max_lag(LIMIT))
         .observe(move |event: &Event<'_>| {
             let heard = match event {
-                Event::Throttled { reason } => Heard::Throttled((*reason).to_owned()),
-                Event::Resumed => Heard::Resumed,
+                Event::Throttled { reason, .. } => Heard::Throttled((*reason).to_owned()),
+                Event::Resumed { .. } => Heard::Resumed,
                 Event::BatchDone { .. } => Heard::Batch,
                 _ => return,
             };
@@ -130,7 +130,7 @@ async fn batches_wait_for_a_replica_that_has_gone_silent() {
 
     // As if the network were cut: nothing is answered, and no lag is reported.
     signal("STOP", receiver);
-    let policy = BackfillPolicy::new().batch(20).pause(Duration::from_millis(30));
+    let policy = BackfillPolicy::new().fixed(20).pause(Duration::from_millis(30));
     let (migrator, mut heard) = migrator(&database, policy);
     let running = tokio::spawn(async move { migrator.run().await });
     let reason = loop {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use futures_util::future::try_join5;
+use futures_util::future::{try_join, try_join5};
 use serde::{Deserialize, Serialize};
 
-use super::{Ledger, schema};
+use super::{Aside, Ledger, Part, schema};
 use crate::error::{Error, Kind, Result};
 use crate::migration::Entry;
 use crate::migrator::connect::{Conn, Sql as _, get};
@@ -131,16 +131,6 @@ pub(in crate::migrator) struct Confirmed {
     pub(in crate::migrator) by: String,
 }
 
-/// A backfill under way.
-#[derive(Clone, Debug)]
-pub(in crate::migrator) struct Backfill {
-    pub(in crate::migrator) migration: String,
-    pub(in crate::migrator) relation: String,
-    pub(in crate::migrator) pass: i32,
-    pub(in crate::migrator) done: i64,
-    pub(in crate::migrator) estimate: Option<i64>,
-}
-
 /// All of it.
 #[derive(Clone, Debug)]
 pub(in crate::migrator) struct Book {
@@ -148,7 +138,9 @@ pub(in crate::migrator) struct Book {
     pub(in crate::migrator) records: BTreeMap<String, Record>,
     pub(in crate::migrator) confirmed: Vec<Confirmed>,
     pub(in crate::migrator) instances: Vec<Instance>,
-    pub(in crate::migrator) backfills: Vec<Backfill>,
+    /// The parts of batch loops under way, with their migrations.
+    pub(in crate::migrator) parts: Vec<(String, Part)>,
+    pub(in crate::migrator) aside: Vec<Aside>,
 }
 
 impl Book {
@@ -159,7 +151,8 @@ impl Book {
             records: BTreeMap::new(),
             confirmed: Vec::new(),
             instances: Vec::new(),
-            backfills: Vec::new(),
+            parts: Vec::new(),
+            aside: Vec::new(),
         }
     }
 
@@ -182,14 +175,12 @@ impl Ledger {
                FROM {s}.migrations m",
         );
         let confirmed = self.sql("SELECT migration, phase, at, by FROM {s}.confirmations ORDER BY at");
-        let backfills =
-            self.sql("SELECT migration, relation, pass, done, estimate FROM {s}.backfills ORDER BY at");
-        let (version, migrations, confirmed, instances, backfills) = try_join5(
-            conn.ask(&version, &[]),
-            conn.ask(&migrations, &[]),
+        let ((version, migrations), confirmed, instances, parts, aside) = try_join5(
+            try_join(conn.ask(&version, &[]), conn.ask(&migrations, &[])),
             conn.ask(&confirmed, &[]),
             self.instances(conn),
-            conn.ask(&backfills, &[]),
+            self.all_parts(conn),
+            self.set_aside(conn, None),
         )
         .await
         .map_err(|error| self.unreadable(error))?;
@@ -234,19 +225,7 @@ impl Ledger {
                 })
             })
             .collect::<Result<_>>()?;
-        let backfills = backfills
-            .iter()
-            .map(|row| {
-                Ok(Backfill {
-                    migration: get(row, "migration")?,
-                    relation: get(row, "relation")?,
-                    pass: get(row, "pass")?,
-                    done: get(row, "done")?,
-                    estimate: get(row, "estimate")?,
-                })
-            })
-            .collect::<Result<_>>()?;
-        Ok(Book { now: get(head, "now")?, records, confirmed, instances, backfills })
+        Ok(Book { now: get(head, "now")?, records, confirmed, instances, parts, aside })
     }
 
     /// The live instances.

@@ -1,11 +1,13 @@
 //! The ledger: phasewise's own tables.
 
+mod backfills;
 mod book;
 mod schema;
 mod write;
 
+pub(super) use backfills::{Aside, Control, Part, Spot};
 pub(super) use book::{Book, Direction, Record};
-pub(super) use write::{At, Cursor, to_json};
+pub(super) use write::{At, to_json};
 
 use super::connect::{Conn, Sql as _, get, int4, text};
 use super::session::Facts;

@@ -58,16 +58,42 @@ pub(super) const CREATE: &[&str] = &[
         phase text NOT NULL,
         direction text NOT NULL,
         step text NOT NULL,
+        part integer NOT NULL,
         relation text NOT NULL,
         relation_oid oid NOT NULL,
         pass integer NOT NULL,
-        page bigint NOT NULL,
-        item integer NOT NULL,
-        pages bigint NOT NULL,
-        done bigint NOT NULL,
+        first bigint,
+        page bigint,
+        item integer,
+        pages bigint,
+        after text[],
+        ended boolean NOT NULL DEFAULT false,
+        done bigint NOT NULL DEFAULT 0,
+        written bigint NOT NULL DEFAULT 0,
         estimate bigint,
+        size bigint,
+        rate double precision,
+        token bigint,
+        reason text,
         at timestamptz NOT NULL DEFAULT clock_timestamp(),
-        PRIMARY KEY (migration, phase, direction, step)
+        PRIMARY KEY (migration, phase, direction, step, part)
+    )",
+    "CREATE TABLE {s}.paces (
+        migration text PRIMARY KEY,
+        speed double precision NOT NULL DEFAULT 1 CHECK (speed > 0),
+        target double precision CHECK (target > 0),
+        at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        by text NOT NULL
+    )",
+    "CREATE TABLE {s}.set_aside (
+        migration text NOT NULL,
+        phase text NOT NULL,
+        relation text NOT NULL,
+        key text NOT NULL,
+        row text NOT NULL,
+        error text NOT NULL,
+        at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (migration, relation, row)
     )",
     "CREATE TABLE {s}.instances (
         id uuid PRIMARY KEY,
@@ -88,7 +114,8 @@ pub(super) const CREATE: &[&str] = &[
         holder text,
         token bigint NOT NULL,
         expires_at timestamptz NOT NULL,
-        by text
+        by text,
+        wanted_at timestamptz
     )",
     "INSERT INTO {s}.lease (token, expires_at) VALUES (0, '-infinity')",
 ];

@@ -4,11 +4,11 @@ use super::book::{Direction, places};
 use super::{Ledger, Record};
 use crate::error::{Error, Kind, Result};
 use crate::migration::Entry;
-use crate::migrator::connect::{Conn, Sql as _, boolean, float8, get, int4, int8, jsonb, text};
+use crate::migrator::connect::{Conn, Sql as _, boolean, float8, get, int4, jsonb, text};
 use crate::migrator::planning::Saved;
 
 /// Who did it, as history and confirmations say.
-const BY: &str = "session_user || coalesce('@' || host(inet_client_addr()), '')";
+pub(super) const BY: &str = "session_user || coalesce('@' || host(inet_client_addr()), '')";
 
 /// A phase of a migration, and the way through it.
 #[derive(Clone, Copy, Debug)]
@@ -16,21 +16,6 @@ pub(in crate::migrator) struct At<'a> {
     pub(in crate::migrator) migration: &'a str,
     pub(in crate::migrator) phase: &'a str,
     pub(in crate::migrator) direction: Direction,
-}
-
-/// Where a batch loop is.
-#[derive(Clone, Debug)]
-pub(in crate::migrator) struct Cursor {
-    pub(in crate::migrator) relation: String,
-    pub(in crate::migrator) oid: u32,
-    pub(in crate::migrator) pass: i32,
-    /// Everything up to this tuple is done.
-    pub(in crate::migrator) page: i64,
-    pub(in crate::migrator) item: i32,
-    /// Pages of the relation when its pass began: where the pass ends.
-    pub(in crate::migrator) pages: i64,
-    pub(in crate::migrator) done: i64,
-    pub(in crate::migrator) estimate: Option<i64>,
 }
 
 fn as_count(n: usize) -> i32 {
@@ -132,16 +117,11 @@ impl Ledger {
             conn.ask(&sql, &[text(&name), text(&phase), text(&back)]).await?;
         }
         if at.direction == Direction::Back {
-            let sql = self.sql("DELETE FROM {s}.saved WHERE migration = $1 AND phase = $2");
-            conn.ask(&sql, &[text(&name), text(&phase)]).await?;
+            for table in ["saved", "set_aside"] {
+                let sql = self.sql(&format!("DELETE FROM {{s}}.{table} WHERE migration = $1 AND phase = $2"));
+                conn.ask(&sql, &[text(&name), text(&phase)]).await?;
+            }
         }
-        Ok(())
-    }
-
-    /// Forgets the cursors of a phase, both ways.
-    pub(in crate::migrator) async fn forget_cursors(&self, conn: &Conn, at: At<'_>) -> Result<()> {
-        let sql = self.sql("DELETE FROM {s}.backfills WHERE migration = $1 AND phase = $2");
-        conn.ask(&sql, &[text(&at.migration), text(&at.phase)]).await?;
         Ok(())
     }
 
@@ -232,82 +212,6 @@ impl Ledger {
             "INSERT INTO {s}.saved (migration, key, phase, value) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
         );
         conn.ask(&sql, &[text(&at.migration), text(&key), text(&at.phase), jsonb(value)]).await?;
-        Ok(())
-    }
-
-    pub(in crate::migrator) async fn cursor(
-        &self,
-        conn: &Conn,
-        at: At<'_>,
-        step: &str,
-    ) -> Result<Option<Cursor>> {
-        let sql = self.sql(
-            "SELECT relation, relation_oid::int8 AS oid, pass, page, item, pages, done, estimate FROM {s}.backfills
-              WHERE migration = $1 AND phase = $2 AND direction = $3 AND step = $4",
-        );
-        let direction = at.direction.as_str();
-        let rows =
-            conn.ask(&sql, &[text(&at.migration), text(&at.phase), text(&direction), text(&step)]).await?;
-        rows.first()
-            .map(|row| {
-                let oid: i64 = get(row, "oid")?;
-                Ok(Cursor {
-                    relation: get(row, "relation")?,
-                    oid: u32::try_from(oid).unwrap_or(0),
-                    pass: get(row, "pass")?,
-                    page: get(row, "page")?,
-                    item: get(row, "item")?,
-                    pages: get(row, "pages")?,
-                    done: get(row, "done")?,
-                    estimate: get(row, "estimate")?,
-                })
-            })
-            .transpose()
-    }
-
-    pub(in crate::migrator) async fn set_cursor(
-        &self,
-        conn: &Conn,
-        at: At<'_>,
-        step: &str,
-        cursor: &Cursor,
-    ) -> Result<()> {
-        let sql = self.sql(
-            "INSERT INTO {s}.backfills (migration, phase, direction, step, relation, relation_oid, pass, page, item, pages, done, estimate)
-             VALUES ($1, $2, $3, $4, $5, $6::int8::oid, $7, $8, $9, $10, $11, $12)
-             ON CONFLICT (migration, phase, direction, step) DO UPDATE
-             SET relation = excluded.relation, relation_oid = excluded.relation_oid, pass = excluded.pass,
-                 page = excluded.page, item = excluded.item, pages = excluded.pages, done = excluded.done,
-                 estimate = excluded.estimate, at = clock_timestamp()",
-        );
-        let direction = at.direction.as_str();
-        conn.ask(
-            &sql,
-            &[
-                text(&at.migration),
-                text(&at.phase),
-                text(&direction),
-                text(&step),
-                text(&cursor.relation),
-                int8(&i64::from(cursor.oid)),
-                int4(&cursor.pass),
-                int8(&cursor.page),
-                int4(&cursor.item),
-                int8(&cursor.pages),
-                int8(&cursor.done),
-                (&cursor.estimate, tokio_postgres::types::Type::INT8),
-            ],
-        )
-        .await?;
-        Ok(())
-    }
-
-    pub(in crate::migrator) async fn forget_cursor(&self, conn: &Conn, at: At<'_>, step: &str) -> Result<()> {
-        let sql = self.sql(
-            "DELETE FROM {s}.backfills WHERE migration = $1 AND phase = $2 AND direction = $3 AND step = $4",
-        );
-        let direction = at.direction.as_str();
-        conn.ask(&sql, &[text(&at.migration), text(&at.phase), text(&direction), text(&step)]).await?;
         Ok(())
     }
 

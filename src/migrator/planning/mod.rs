@@ -12,7 +12,7 @@ use crate::ident::{TableName, quote};
 use crate::migration::Entry;
 use crate::phase::{Context, DynPhase, Rollback};
 use crate::plan::{Plan, PlannedMigration, PlannedPhase, PlannedRollback, Steps};
-use crate::step::{Action, Probe, Step};
+use crate::step::{Action, Batches, Probe, Step, Work};
 
 /// What the ledger has saved for a migration, by key.
 pub(crate) type Saved = BTreeMap<String, serde_json::Value>;
@@ -44,12 +44,12 @@ pub(crate) async fn rollback(
 }
 
 /// Refuses, before the first phase, what the catalog shows cannot be done: the change's own check, and every
-/// phase's questions and steps.
-pub(crate) async fn refuse_early(client: &Client, scope: &Scope, entry: &Entry) -> Result<()> {
+/// phase's questions and steps. Gives the columns that a function of the application fills.
+pub(crate) async fn refuse_early(client: &Client, scope: &Scope, entry: &Entry) -> Result<Vec<String>> {
     let saved = Saved::new();
     let snapshot = load(client, scope, entry).await?;
-    let _ = unbegun(client, entry, snapshot, &saved).await?;
-    Ok(())
+    let outlooks = unbegun(client, entry, snapshot, &saved).await?;
+    Ok(outlooks.into_iter().flat_map(|outlook| outlook.computes).collect())
 }
 
 /// How far a migration has come.
@@ -109,6 +109,7 @@ struct Outlook {
     steps: Steps,
     rollback: PlannedRollback,
     builds_in: Vec<String>,
+    computes: Vec<String>,
 }
 
 impl Outlook {
@@ -117,6 +118,7 @@ impl Outlook {
             steps: Steps::Unknown { because: because.to_owned() },
             rollback: PlannedRollback::Unknown { because: because.to_owned() },
             builds_in: Vec::new(),
+            computes: Vec::new(),
         }
     }
 }
@@ -182,7 +184,7 @@ fn outlook(
             outlooks.push(Outlook::unknown(&not_yet(&error)));
             continue;
         }
-        let mut builds_in = Vec::new();
+        let (mut builds_in, mut computes) = (Vec::new(), Vec::new());
         let mut overtaken = false;
         let steps = match phase.enter(&Context::new(snapshot, entry.name(), &saved)) {
             Ok(mut steps) => {
@@ -194,6 +196,9 @@ fn outlook(
                             saved.entry(key.clone()).or_insert_with(|| value.clone());
                         }
                         Action::BuildIndex(build) => builds_in.push(build.schema.clone()),
+                        Action::Batches(Batches { work: Work::Compute { column, .. }, .. }) => {
+                            computes.push(column.clone());
+                        }
                         _ => {}
                     }
                 }
@@ -228,7 +233,7 @@ fn outlook(
             }
             Err(error) => return Err(error),
         };
-        outlooks.push(Outlook { steps, rollback, builds_in });
+        outlooks.push(Outlook { steps, rollback, builds_in, computes });
     }
     Ok(outlooks)
 }

@@ -153,7 +153,7 @@ async fn fresh() -> Result<(Database, Client), Failure> {
 
 async fn refused(client: &Client, migration: &'static Migration<Grow>) -> Result<(Kind, String), Failure> {
     match refuse_early(client, &scope(), &migration.entry()).await {
-        Ok(()) => Err("it was not refused".into()),
+        Ok(_) => Err("it was not refused".into()),
         Err(error) => Ok((error.kind(), error.to_string())),
     }
 }

@@ -53,7 +53,7 @@ pub(crate) async fn database() -> Database {
 pub(crate) fn migrator(database: &Database, migrations: &'static Migrations) -> Migrator {
     Migrator::new(database.pool(4).expect("a pool"), migrations)
         .soak(Duration::ZERO)
-        .backfill(BackfillPolicy::new().batch(7).pause(Duration::ZERO))
+        .backfill(BackfillPolicy::new().fixed(7).pause(Duration::ZERO))
         .lock_deadline(Duration::from_secs(30))
 }
 

@@ -1,25 +1,13 @@
-//! Throttles: reasons for batches to pause.
+//! Replication lag.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
-use super::connect::{Sql as _, get};
+use super::Limit;
 use crate::error::Result;
-
-/// Decides, before each batch, whether it must wait.
-///
-/// Asked again every second while it holds the batches back.
-#[async_trait::async_trait]
-pub trait Throttle: Send + Sync {
-    /// The reason to wait, or `None` to go on. `client` is in no transaction, and must be left so.
-    ///
-    /// # Errors
-    ///
-    /// Ends the run; it resumes at the same batch.
-    async fn hold(&self, client: &Client) -> Result<Option<String>>;
-}
+use crate::migrator::connect::{Sql as _, get};
 
 /// Looks kept; a replica that is stuck for longer than they last is found to be stuck all the same.
 const LOOKS: usize = 600;
@@ -31,51 +19,51 @@ const LOOKS: usize = 600;
 /// the oldest look whose WAL the replica has not replayed yet counts as well.
 #[derive(Debug)]
 pub(super) struct ReplicationLag {
-    limit: Duration,
-    holding: bool,
+    limit: Limit,
     /// When we looked, and up to where WAL was written then; oldest first.
     looks: VecDeque<(Instant, i64)>,
 }
 
-/// A replica's row.
-struct Seen {
-    name: String,
-    replayed: i64,
-    lag: f64,
-    logical: bool,
+/// A replica, as it was seen.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) name: String,
+    pub(super) replayed: i64,
+    pub(super) lag: f64,
+    pub(super) logical: bool,
 }
 
 impl ReplicationLag {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, holding: false, looks: VecDeque::new() }
+        Self { limit: Limit::new(limit.as_secs_f64()), looks: VecDeque::new() }
     }
 
-    /// The reason to wait, or `None`.
-    pub(super) async fn hold(&mut self, client: &Client) -> Result<Option<String>> {
+    /// The reason to wait, or `None`. `replicas` are those that were looked at themselves.
+    pub(super) async fn hold(&mut self, client: &Client, mut replicas: Vec<Seen>) -> Result<Option<String>> {
         // What only receives WAL (pg_receivewal, a backup) never replays it, and its replay_lag grows for ever.
         // Subscribers to changes confirm at their own pace, even what is not for them: only their replay_lag counts.
         let rows = client
             .ask(
-                "SELECT coalesce(nullif(r.application_name, ''), r.pid::text) AS replica,
+                "SELECT coalesce(nullif(r.application_name, ''), r.pid::text, '') AS replica,
                         (w.written - '0/0')::int8 AS written,
                         (r.replay_lsn - '0/0')::int8 AS replayed,
                         CASE WHEN r.replay_lsn >= w.written THEN 0
                              ELSE coalesce(extract(epoch FROM r.replay_lag), 0) END::float8 AS lag,
                         EXISTS (SELECT FROM pg_catalog.pg_replication_slots s
                                  WHERE s.active_pid = r.pid AND s.slot_type = 'logical') AS logical
-                   FROM pg_catalog.pg_stat_replication r
-                  CROSS JOIN LATERAL (SELECT pg_catalog.pg_current_wal_flush_lsn() AS written OFFSET 0) w
-                  WHERE r.state IN ('streaming', 'catchup') AND r.replay_lsn IS NOT NULL",
+                   FROM (SELECT pg_catalog.pg_current_wal_flush_lsn() AS written OFFSET 0) w
+                   LEFT JOIN pg_catalog.pg_stat_replication r
+                     ON r.state IN ('streaming', 'catchup') AND r.replay_lsn IS NOT NULL",
                 &[],
             )
             .await?;
         let mut written = 0_i64;
-        let mut replicas = Vec::with_capacity(rows.len());
         for row in &rows {
             written = written.max(get(row, "written")?);
+            let Some(replayed) = get(row, "replayed")? else { continue };
             replicas.push(Seen {
                 name: get(row, "replica")?,
-                replayed: get(row, "replayed")?,
+                replayed,
                 lag: get(row, "lag")?,
                 logical: get(row, "logical")?,
             });
@@ -100,10 +88,10 @@ impl ReplicationLag {
         };
         let worst =
             replicas.iter().map(|seen| (behind(seen), seen)).max_by(|one, other| one.0.total_cmp(&other.0));
-        let limit = self.limit.as_secs_f64();
-        let limit = if self.holding { limit / 2.0 } else { limit };
-        let late = worst.filter(|(lag, _)| *lag > limit);
-        self.holding = late.is_some();
-        late.map(|(lag, seen)| format!("replica {} is {lag:.1} s behind (limit {limit:.1} s)", seen.name))
+        let below = self.limit.now();
+        if !self.limit.over(worst.as_ref().map_or(0.0, |(lag, _)| *lag)) {
+            return None;
+        }
+        worst.map(|(lag, seen)| format!("replica {} is {lag:.1} s behind (limit {below:.1} s)", seen.name))
     }
 }

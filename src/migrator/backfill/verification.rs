@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use tokio_postgres::types::Type;
 
-use super::batches::Leaf;
-use super::connect::{Sql as _, get};
-use super::driver::Driver;
-use super::ledger::At;
-use super::monitor::blocker;
+use super::job::{Job, names, table_sql};
 use crate::error::{Error, Kind, Result};
-use crate::ident::quote;
-use crate::step::{Batches, Work};
+use crate::migrator::connect::{Sql as _, get};
+use crate::migrator::events::Event;
+use crate::migrator::monitor::blocker;
+use crate::migrator::worker::Worker;
+use crate::step::Work;
+
+/// The most rows that one verification looks for: as many as single repairs are good for.
+const MOST: usize = 1_000;
 
 /// A row that is wrong.
 #[derive(Debug)]
@@ -23,16 +25,17 @@ pub(super) struct Wrong {
     pub(super) row: Option<String>,
 }
 
-impl Driver<'_> {
+impl Worker<'_> {
     /// Whether a first pass would find a row. A resumed phase whose batches are done need not walk the table again
     /// at the backfill's pace.
-    pub(super) async fn anything_to_do(&self, batches: &Batches) -> bool {
+    pub(super) async fn anything_to_do(&self, job: &Job<'_>) -> bool {
+        let batches = job.batches();
         if !matches!(batches.work, Work::Update { from: None, .. }) {
             return true;
         }
         let sql = format!(
             "SELECT FROM {} AS t WHERE ({}) OR ({}) LIMIT 1",
-            batches.table_sql(),
+            table_sql(&batches),
             batches.condition,
             batches.verify
         );
@@ -40,25 +43,15 @@ impl Driver<'_> {
         self.session.query_typed(&sql, &[]).await.map_or(true, |rows| !rows.is_empty())
     }
 
-    /// Rows that are wrong, by one snapshot; at most as many as one batch takes.
-    pub(super) async fn verify(&self, at: At<'_>, batches: &Batches, leaves: &[Leaf]) -> Result<Vec<Wrong>> {
-        self.outlive_writers(at, leaves).await?;
-        let key = if batches.keys.is_empty() {
-            "format('%s %s', t.tableoid::regclass, t.ctid)".to_owned()
-        } else {
-            let parts: Vec<String> = batches.keys.iter().map(|key| format!("t.{}", quote(key))).collect();
-            let formats: Vec<String> =
-                batches.keys.iter().map(|key| format!("{} = %s", key.replace('%', "%%"))).collect();
-            format!("format({}, {})", crate::ident::literal(&formats.join(", ")), parts.join(", "))
-        };
-        let values: Vec<String> =
-            batches.keys.iter().map(|key| format!("quote_literal(t.{})", quote(key))).collect();
-        let row = if values.is_empty() { "NULL".to_owned() } else { values.join(" || ', ' || ") };
+    /// Rows that are wrong, by one snapshot; so many at the most.
+    pub(super) async fn verify(&self, job: &Job<'_>) -> Result<Vec<Wrong>> {
+        let (at, batches) = (job.at, job.batches());
+        self.outlive_writers(job).await?;
+        let (key, row) = names(&batches.keys);
         let sql = format!(
-            "SELECT {key} AS key, {row} AS row FROM {} AS t WHERE ({}) LIMIT {}",
-            batches.table_sql(),
-            batches.verify,
-            self.migrator.policy.batch.max(1)
+            "SELECT {key} AS key, {row} AS row FROM {} AS t WHERE ({}) LIMIT {MOST}",
+            table_sql(&batches),
+            batches.verify
         );
         let rows = self.session.query_typed(&sql, &[]).await.map_err(|error| {
             Error::postgres_said(
@@ -66,7 +59,7 @@ impl Driver<'_> {
                     "migration {}, phase {}: verifying {}",
                     at.migration,
                     at.phase,
-                    batches.table_sql()
+                    table_sql(&batches)
                 ),
                 error,
             )
@@ -77,8 +70,9 @@ impl Driver<'_> {
     /// A writer that wrote before the snapshot may commit after it, and what it leaves wrong would be seen by nobody.
     /// So every transaction that has written to the table must end first. One that has locked nothing yet writes
     /// after the phases so far, as one of the releases that may run now.
-    async fn outlive_writers(&self, at: At<'_>, leaves: &[Leaf]) -> Result<()> {
-        let oids: Vec<String> = leaves.iter().map(|leaf| leaf.oid.to_string()).collect();
+    async fn outlive_writers(&self, job: &Job<'_>) -> Result<()> {
+        let at = job.at;
+        let oids: Vec<String> = job.leaves.iter().map(|leaf| leaf.oid.to_string()).collect();
         // A leaf may have been written to through the lock on it alone.
         let sql = format!(
             "SELECT DISTINCT ON (l.virtualtransaction) l.virtualtransaction AS writer, coalesce(l.pid, 0) AS pid,
@@ -121,6 +115,7 @@ impl Driver<'_> {
                 tracing::info!(target: "phasewise", migration = at.migration, phase = at.phase, writers = rows.len(), "waiting for open writers before verifying");
             }
             if self.lease.is_lost() {
+                self.migrator.tell(&Event::LeaseLost);
                 return Err(self.lease.lost());
             }
             known = Some(rows.iter().map(|row| get(row, "writer")).collect::<Result<_>>()?);

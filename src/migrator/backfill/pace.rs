@@ -1,0 +1,194 @@
+//! How large the next batch is, and how long the rest before it.
+
+use std::time::{Duration, Instant};
+
+use crate::migrator::ledger::Control;
+use crate::migrator::policy::BackfillPolicy;
+
+/// One worker's pace.
+#[derive(Clone, Debug)]
+pub(super) struct Pace {
+    policy: BackfillPolicy,
+    /// Workers that share the rate.
+    workers: u32,
+    size: i64,
+    rate: Option<f64>,
+    last: Option<Instant>,
+}
+
+/// What a batch came to, as far as its successor's size goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lap {
+    /// Rows that it looked at.
+    pub(super) rows: i64,
+    /// Whether it was as large as it might be: not cut short by the end of a relation, or by empty pages.
+    pub(super) full: bool,
+    /// How long its statement took.
+    pub(super) took: Duration,
+    /// Clients that were seen to wait for it.
+    pub(super) crowd: i64,
+}
+
+#[allow(clippy::cast_precision_loss, reason = "counts of rows, for a ratio")]
+pub(super) fn float(n: i64) -> f64 {
+    n as f64
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "clamped to what fits")]
+pub(super) fn whole(x: f64) -> i64 {
+    x.clamp(0.0, 1e15).round() as i64
+}
+
+impl Pace {
+    /// `size` is that of a pass that is resumed.
+    pub(super) fn new(policy: &BackfillPolicy, workers: u32, size: Option<i64>) -> Self {
+        let (least, most) = (i64::from(policy.least), i64::from(policy.most));
+        let size = size.unwrap_or_else(|| i64::from(policy.batch)).clamp(least, most.max(least));
+        Self { policy: *policy, workers, size, rate: None, last: None }
+    }
+
+    /// Rows that the next batch looks at.
+    pub(super) fn size(&self) -> i64 {
+        self.size
+    }
+
+    /// Rows a second, pauses included, as a moving average.
+    pub(super) fn rate(&self) -> Option<f64> {
+        self.rate
+    }
+
+    /// After a batch that failed for its size, or that has a failing row in it: half as much, however little.
+    pub(super) fn cut(&mut self) {
+        self.size = (self.size / 2).max(1);
+    }
+
+    /// After a batch that was done: aims the next one at the target, and gives the rest before it.
+    pub(super) fn done(&mut self, lap: Lap, control: Control, now: Instant) -> Duration {
+        if let Some(last) = self.last.replace(now) {
+            let seconds = now.duration_since(last).as_secs_f64().max(0.000_001);
+            let rate = float(lap.rows) / seconds;
+            self.rate = Some(self.rate.map_or(rate, |before| 0.8f64.mul_add(before, 0.2 * rate)));
+        }
+        let target = control.target.unwrap_or(self.policy.target).as_secs_f64();
+        let took = lap.took.as_secs_f64().max(0.001);
+        let crowded = self.policy.yield_to_clients && lap.crowd > 0;
+        let mut ideal = float(self.size) * target / took;
+        if crowded {
+            ideal = ideal.min(float(self.size) / 2.0);
+        }
+        // Twice as much at the most: the next rows may be dearer. A batch that was cut short tells little.
+        let most = if lap.full { self.size.saturating_mul(2) } else { self.size };
+        // One that was cut below the least grows back step by step.
+        let least = i64::from(self.policy.least).min(self.size.saturating_mul(2));
+        self.size = whole(ideal).min(most).max(least).min(i64::from(self.policy.most)).max(1);
+
+        let speed = control.speed.max(0.001);
+        let mut rest = self.policy.pause.as_secs_f64() / speed + self.policy.nice * lap.took.as_secs_f64();
+        if speed < 1.0 {
+            rest += lap.took.as_secs_f64() * (1.0 / speed - 1.0);
+        }
+        if crowded {
+            rest = rest.max(2.0 * lap.took.as_secs_f64());
+        }
+        if let Some(rate) = self.policy.max_rate {
+            let rate = f64::from(rate) * speed / f64::from(self.workers.max(1));
+            rest = rest.max(float(lap.rows) / rate - lap.took.as_secs_f64());
+        }
+        Duration::from_secs_f64(rest.clamp(0.0, 3_600.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn lap(rows: i64, took: u32) -> Lap {
+        Lap { rows, full: true, took: MS * took, crowd: 0 }
+    }
+
+    fn sizes(policy: &BackfillPolicy, laps: &[Lap]) -> Vec<i64> {
+        let mut pace = Pace::new(policy, 1, None);
+        let mut sizes = vec![pace.size()];
+        for lap in laps {
+            let _ = pace.done(*lap, Control::default(), Instant::now());
+            sizes.push(pace.size());
+        }
+        sizes
+    }
+
+    #[test]
+    fn a_batch_grows_to_its_time_and_shrinks_to_it() {
+        let policy = BackfillPolicy::new();
+        assert_eq!(
+            sizes(&policy, &[lap(1_000, 5), lap(2_000, 10), lap(4_000, 80)]),
+            [1_000, 2_000, 4_000, 5_000]
+        );
+        assert_eq!(sizes(&policy, &[lap(1_000, 1_000)]), [1_000, 100]);
+        assert_eq!(sizes(&policy, &[lap(1_000, 10_000)]), [1_000, 100], "no less than the least");
+        assert_eq!(
+            sizes(&policy.between(1, 1_500), &[lap(1_000, 1)]),
+            [1_000, 1_500],
+            "no more than the most"
+        );
+        let short = Lap { full: false, ..lap(10, 1) };
+        assert_eq!(
+            sizes(&policy, &[short]),
+            [1_000, 1_000],
+            "one that was cut short tells nothing of a larger one"
+        );
+    }
+
+    #[test]
+    fn a_fixed_batch_stays() {
+        assert_eq!(sizes(&BackfillPolicy::new().fixed(7), &[lap(7, 1), lap(7, 900)]), [7, 7, 7]);
+    }
+
+    #[test]
+    fn one_that_was_cut_grows_back() {
+        let mut pace = Pace::new(&BackfillPolicy::new().fixed(8), 1, None);
+        (0..5).for_each(|_| pace.cut());
+        assert_eq!(pace.size(), 1);
+        let _ = pace.done(lap(1, 1), Control::default(), Instant::now());
+        assert_eq!(pace.size(), 2);
+        let _ = pace.done(lap(2, 1_000), Control::default(), Instant::now());
+        assert_eq!(pace.size(), 4);
+    }
+
+    #[test]
+    fn clients_that_waited_halve_the_next_batch_and_are_let_through() {
+        let policy = BackfillPolicy::new();
+        let crowded = Lap { crowd: 2, ..lap(1_000, 100) };
+        let mut pace = Pace::new(&policy, 1, None);
+        assert_eq!(pace.done(crowded, Control::default(), Instant::now()), 200 * MS);
+        assert_eq!(pace.size(), 500);
+        let mut pace = Pace::new(&policy.yield_to_clients(false), 1, None);
+        assert_eq!(pace.done(crowded, Control::default(), Instant::now()), 100 * MS);
+        assert_eq!(pace.size(), 1_000);
+    }
+
+    #[test]
+    fn the_rest_follows_from_pause_nice_speed_and_rate() {
+        let rest = |policy: BackfillPolicy, speed: f64| {
+            let control = Control { speed, ..Control::default() };
+            Pace::new(&policy, 2, None).done(lap(1_000, 50), control, Instant::now()).as_millis()
+        };
+        assert_eq!(rest(BackfillPolicy::new(), 1.0), 100);
+        assert_eq!(rest(BackfillPolicy::new().nice(2.0), 1.0), 200);
+        assert_eq!(rest(BackfillPolicy::new(), 2.0), 50);
+        assert_eq!(rest(BackfillPolicy::new(), 0.5), 250, "twice the pause, and as long as it worked");
+        assert_eq!(rest(BackfillPolicy::unthrottled(), 1.0), 0);
+        assert_eq!(rest(BackfillPolicy::unthrottled(), 0.25), 150);
+        // Two workers share 4,000 rows a second: 1,000 take each of them half a second.
+        assert_eq!(rest(BackfillPolicy::unthrottled().max_rate(4_000), 1.0), 450);
+    }
+
+    #[test]
+    fn a_target_of_somebody_else_counts() {
+        let mut pace = Pace::new(&BackfillPolicy::new(), 1, None);
+        let control = Control { target: Some(20 * MS), ..Control::default() };
+        let _ = pace.done(lap(1_000, 40), control, Instant::now());
+        assert_eq!(pace.size(), 500);
+    }
+}
