@@ -317,7 +317,7 @@ impl Phase for Drop {
         steps.extend(old.sequence.as_ref().map(|sequence| parked::unpark(cx, table, name, sequence)));
         // Only now: a default that is there earlier would fill the rows in place of their archived values.
         steps.extend(old.default.as_ref().map(|default| column::set_default(table, name, default)));
-        steps.extend(portrait::rebuild(table, &hanging));
+        steps.extend(portrait::rebuild(table, &hanging, true));
         steps.extend(archive.as_ref().map(Archive::forget));
         Ok(Rollback::Steps(steps))
     }

@@ -35,14 +35,14 @@ pub(crate) fn free(table: &Table, portrait: &Portrait) -> Vec<Step> {
 }
 
 /// Rebuilds what [`free`] dropped, on a column of the same name: indexes `CONCURRENTLY`, constraints NOT VALID and
-/// then validated.
-pub(crate) fn rebuild(table: &Table, portrait: &Portrait) -> Vec<Step> {
+/// then validated. `unproven`: the column may hold by now what its checks do not allow.
+pub(crate) fn rebuild(table: &Table, portrait: &Portrait, unproven: bool) -> Vec<Step> {
     let mut steps = Vec::new();
     for found in &portrait.indexes {
         steps.extend(index::like(table, found, &found.name));
     }
     for found in portrait.constraints.iter().filter(|found| !found.inherited) {
-        steps.extend(rebuild_constraint(table, portrait, found));
+        steps.extend(rebuild_constraint(table, portrait, found, unproven));
     }
     let mut seen = Vec::new();
     let keys = portrait.outgoing.iter().chain(&portrait.incoming);
@@ -66,11 +66,15 @@ pub(crate) fn rebuild(table: &Table, portrait: &Portrait) -> Vec<Step> {
     steps
 }
 
-fn rebuild_constraint(table: &Table, portrait: &Portrait, found: &Constraint) -> Vec<Step> {
+fn rebuild_constraint(table: &Table, portrait: &Portrait, found: &Constraint, unproven: bool) -> Vec<Step> {
     let mut steps = match found.kind {
         ConstraintKind::Check => {
             let definition = found.definition.strip_suffix(" NOT VALID").unwrap_or(&found.definition);
-            constraint::add_check(table, &found.name, definition, found.validated)
+            if found.validated && unproven {
+                constraint::add_unproven_check(table, &found.name, definition)
+            } else {
+                constraint::add_check(table, &found.name, definition, found.validated)
+            }
         }
         ConstraintKind::Unique => {
             let Some(behind) = portrait.behind(found) else { return Vec::new() };

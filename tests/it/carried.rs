@@ -7,7 +7,7 @@ use phasewise::{
     ChangeType, DropColumn, Event, Kind, Migration, Migrations, Observer, RenameColumn, migrations,
 };
 
-use crate::harness::rounds::there_and_back;
+use crate::harness::rounds::{self, there_and_back};
 use crate::harness::{Case, Stage, one, run};
 
 const fn case(setup: &'static [&'static str], migrations: &'static Migrations) -> Case {
@@ -140,6 +140,20 @@ labelled! {
 }
 
 #[tokio::test]
+async fn their_locks_are_as_declared() {
+    static RENAMED: Case = case(LABELLED, &SYNCED);
+    static DROPPED: Case = case(LABELLED, &DROP);
+    rounds::locks(&RENAMED).await;
+    rounds::locks(&DROPPED).await;
+}
+
+#[tokio::test]
+async fn a_rename_with_labels_that_is_cut_off_anywhere_can_turn_round() {
+    static CASE: Case = case(LABELLED, &RENAME);
+    rounds::cut_off(&CASE).await;
+}
+
+#[tokio::test]
 async fn clustering_and_statistics_are_carried_over() {
     static CASE: Case = case(LABELLED, &RENAME);
     let stage = Stage::set(&CASE).await;
@@ -254,4 +268,26 @@ async fn a_check_that_the_converted_values_break_fails_no_client() {
     assert_eq!(error.kind(), Kind::Database, "{error}");
     assert!(error.to_string().contains("t_b_small") && error.to_string().contains("id = 10"), "{error}");
     run(&stage.client, "UPDATE t SET a = a, b = b WHERE id = 20").await;
+}
+
+#[tokio::test]
+async fn a_check_that_restored_rows_break_fails_no_client() {
+    static CASE: Case = case(
+        &[
+            "CREATE TABLE t (id int PRIMARY KEY, a int CONSTRAINT t_a_known CHECK (a IS NOT NULL))",
+            "INSERT INTO t SELECT i, i FROM generate_series(1, 5) i",
+        ],
+        &DROP,
+    );
+    let stage = Stage::set(&CASE).await;
+    stage.forward(3).await;
+    run(&stage.client, "INSERT INTO t VALUES (6)").await;
+    let error =
+        stage.migrator().rollback("drop", phasewise::To::Previous).await.expect_err("a row breaks the check");
+    assert!(error.to_string().contains("t_a_known") && error.to_string().contains("id = 6"), "{error}");
+    run(&stage.client, "INSERT INTO t (id) VALUES (7)").await;
+    run(&stage.client, "UPDATE t SET a = id WHERE a IS NULL").await;
+    stage.migrator().rollback("drop", phasewise::To::Previous).await.expect("nothing breaks it any more");
+    let valid = "SELECT convalidated FROM pg_constraint WHERE conname = 't_a_known'";
+    assert!(one::<bool>(&stage.client, valid).await);
 }

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use phasewise::{AddColumn, Event, Kind, Migration, Migrations, Observer, To, add_column, migrations};
 use tokio_postgres::Client;
 
+use crate::harness::rounds::{self, there_and_back};
 use crate::harness::{Case, Stage, one, run};
 
 const ROWS: &[&str] = &[
@@ -139,4 +140,23 @@ async fn a_check_that_a_client_breaks_meanwhile_goes_again() {
     nobody_fails(&stage.client).await;
     run(&stage.client, "UPDATE t SET c = 1 WHERE id = 17").await;
     migrator.run().await.expect("nothing breaks it any more");
+}
+
+#[tokio::test]
+async fn a_column_with_a_check_that_is_cut_off_anywhere_can_turn_round() {
+    static FILLED: Migrations = migrations![
+        Migration::new("filled", AddColumn::new("t", "c", "int").backfill("{a}").check("c_pos", "{c} > 0"))
+            .deployed::<add_column::WriteNew>()
+    ];
+    static DEFAULTED: Migrations = migrations![Migration::new(
+        "defaulted",
+        AddColumn::new("t", "c", "int").default("0").check("c_pos", "{c} < {a}")
+    )];
+    static FIRST: Case = case(&FILLED);
+    static SECOND: Case = case(&DEFAULTED);
+    for case in [&FIRST, &SECOND] {
+        rounds::cut_off(case).await;
+        rounds::locks(case).await;
+        there_and_back(case).await;
+    }
 }

@@ -168,7 +168,7 @@ impl Freed {
         if replace.synced {
             steps.extend(self.take_back_default(replace, table));
         }
-        steps.extend(portrait::rebuild(table, &self.enforcing()));
+        steps.extend(portrait::rebuild(table, &self.enforcing(), replace.retype.is_some()));
         Ok(steps)
     }
 
