@@ -73,7 +73,7 @@ refused! {
     a_reference_to_its_own_column_that_is_not_unique: create(Constraint::foreign_key("new_fk", &["x"], "new_table", &["x"])) => Definition, &["no unique constraint", "new_table"], &["phasewise_trial"];
     a_unique_constraint_with_the_name_of_a_table: create(Constraint::unique("other", &["x"])) => Conflict, &["other"], &[];
     a_unique_constraint_with_the_name_of_its_table: create(Constraint::unique("new_table", &["x"])) => Conflict, &["new_table"], &[];
-    a_check_on_what_is_not_there: create(Constraint::check("new_check", "{y} > 0")) => Definition, &["\"y\""], &["phasewise_trial"];
+    a_check_on_what_is_not_there: create(Constraint::check("new_check", "{idd} > 0")) => Definition, &["\"idd\"", "new_table.id"], &["phasewise_trial"];
     a_collation_that_is_not_there: AddColumn::new("t", "c", "text").collate("\"attic\".german") => Definition, &["attic"], &[];
 }
 
