@@ -58,7 +58,10 @@ impl Worker<'_> {
         part: &Part,
         pace: &mut Pace,
     ) -> Result<Option<Done>> {
-        let mut tries = Tries::new(self.migrator, "a batch").counting_those_behind();
+        let mut tries = Tries::new(self.migrator, "a batch");
+        if job.policy.yield_to_clients {
+            tries = tries.counting_those_behind();
+        }
         let mut skipping = false;
         loop {
             let timeouts = self.batch_timeouts(&tries);

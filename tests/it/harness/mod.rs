@@ -128,6 +128,15 @@ pub(crate) async fn run(client: &Client, sql: &str) {
     client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?}\n{sql}"));
 }
 
+/// Waits until a query for one boolean says so.
+pub(crate) async fn until(client: &Client, sql: &str) {
+    let begun = std::time::Instant::now();
+    while !one::<bool>(client, sql).await {
+        assert!(begun.elapsed() < Duration::from_secs(60), "in vain: {sql}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Panics with the lines that differ.
 pub(crate) fn same(expected: &str, found: &str, when: &str) {
     if expected == found {
