@@ -28,7 +28,7 @@ pub(crate) fn check(replace: &Replace, cx: &Context<'_>) -> Result<()> {
     dependents(replace, table)?;
     local(replace, table)?;
     refuse_foreign_leaf(table, "filled")?;
-    if table.indexes.iter().any(|index| index.valid && index.uses.iter().any(|used| *used == source.name)) {
+    if table.indexes.iter().any(|index| index.valid && index.uses.contains(&source.name)) {
         index::check_buildable(cx, table)?;
     }
     conversions(replace, cx, table)?;
