@@ -31,7 +31,7 @@ pub(crate) async fn source(database: &Database, key: Key, rows: i64) -> Result {
     client
         .batch_execute(&format!(
             "CREATE UNLOGGED TABLE source AS
-             SELECT {id}::{} AS id, 'user number ' || g AS name, (g * 7919) % {rows} AS score,
+             SELECT {id}::{} AS id, 'user number ' || g AS name, (g * 7919::bigint) % {rows} AS score,
                     timestamptz '2026-01-01' + g * interval '1 second' AS at
                FROM generate_series(1, {rows}) g",
             key.sql()

@@ -216,22 +216,22 @@ async fn meet(driver_first: bool) {
     let holder = database.connect().await.unwrap();
     run(&holder, "BEGIN").await;
     run(&holder, "SELECT FROM phasewise.migrations FOR UPDATE").await;
-    let drive = async || {
+    let drive = || {
         let new = new.clone();
         tokio::spawn(async move { new.run().await })
     };
-    let join = async || {
+    let join = || {
         let old = old.clone();
         tokio::spawn(async move { old.start().await })
     };
     let (driven, joined) = if driver_first {
-        let driven = drive().await;
+        let driven = drive();
         until(&client, &waiting(1)).await;
-        (driven, join().await)
+        (driven, join())
     } else {
-        let joined = join().await;
+        let joined = join();
         until(&client, &waiting(1)).await;
-        (drive().await, joined)
+        (drive(), joined)
     };
     until(&client, &waiting(2)).await;
     run(&holder, "ROLLBACK").await;

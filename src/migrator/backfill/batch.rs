@@ -156,11 +156,13 @@ impl Worker<'_> {
         Ok(Attempt::Done(Box::new(Done { part: next, wrote, lap, control })))
     }
 
-    /// In physical order, whatever the plan: no synchronized scan that starts in the middle, no parallel workers.
+    /// In physical order, whatever the plan: no synchronized scan that starts in the middle, no parallel workers. And a
+    /// commit that does not wait for the disk: a batch that a crash of the server undoes takes its cursor with it.
     async fn mark(&self, batches: &Batches) -> Result<()> {
         let marker = batches.marker.map_or(FILL, |marker| marker.value());
         let sql = "SELECT set_config('phasewise.backfill', $1, true), set_config('synchronize_seqscans', 'off', true),
-                          set_config('max_parallel_workers_per_gather', '0', true)";
+                          set_config('max_parallel_workers_per_gather', '0', true),
+                          set_config('synchronous_commit', 'off', true)";
         self.session.ask(sql, &[text(&marker)]).await.map(|_| ())
     }
 
