@@ -1,9 +1,12 @@
 //! Tests against real servers.
 
 mod bad_input;
+mod carried;
+mod checks;
 mod crash;
 mod crowds;
 mod custom;
+mod definitions;
 mod exec;
 mod executor2;
 mod harness;
@@ -11,6 +14,7 @@ mod in_flight;
 mod locks;
 mod matrix;
 mod old_server;
+mod partitions;
 mod pgbench;
 mod plan;
 mod pooler;
