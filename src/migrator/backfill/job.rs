@@ -180,6 +180,8 @@ pub(super) fn names(keys: &[String]) -> (String, String) {
         return ("format('%s %s', t.tableoid::regclass, t.ctid)".to_owned(), "NULL::text".to_owned());
     }
     let formats: Vec<String> = keys.iter().map(|key| format!("{} = %s", key.replace('%', "%%"))).collect();
-    let values: Vec<String> = keys.iter().map(|key| format!("quote_literal(t.{})", quote(key))).collect();
+    // Cast to text: of some types (`"char"`) Postgres does not know which quote_literal is meant.
+    let values: Vec<String> =
+        keys.iter().map(|key| format!("quote_literal(t.{}::text)", quote(key))).collect();
     (format!("format({}, {})", literal(&formats.join(", ")), key_list(keys)), values.join(" || ', ' || "))
 }
