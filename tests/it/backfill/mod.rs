@@ -1,6 +1,8 @@
 //! Batch loops: every kind of table and key, what goes wrong with rows, locks, servers and drivers, and what people
 //! ask of a loop that is under way.
 
+mod compute;
+mod failing;
 mod order;
 
 use std::sync::Mutex;
