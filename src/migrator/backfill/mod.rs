@@ -87,6 +87,12 @@ impl Driver<'_> {
         let aside = aside.into_iter().filter(|aside| aside.relation == table_sql(batches)).collect();
         let mut job = Job::new(at, id, batches, policy, found, keys, filling, throttles, aside, written);
         self.try_aside_again(&job).await?;
+        // Nobody works on them any more.
+        if open.iter().any(|part| !part.ended && part.token == Some(self.lease.token)) {
+            self.begin(self.own_timeouts()).await?;
+            let given_up = self.ledger.unclaim(&self.session, at, id, self.lease.token).await;
+            self.finish(given_up).await?;
+        }
 
         let first = open.first().map_or(1, |part| part.pass.max(1));
         let last = first.saturating_add(i32::try_from(policy.passes.max(1)).unwrap_or(i32::MAX) - 1);

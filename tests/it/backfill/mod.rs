@@ -2,8 +2,14 @@
 //! ask of a loop that is under way.
 
 mod compute;
+mod control;
 mod failing;
+mod killed;
+mod locked;
 mod order;
+mod pace;
+mod throttles;
+mod workers;
 
 use std::sync::Mutex;
 use std::sync::mpsc;
