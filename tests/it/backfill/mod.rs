@@ -4,6 +4,7 @@
 mod compute;
 mod control;
 mod failing;
+mod histories;
 mod killed;
 mod locked;
 mod order;
