@@ -63,7 +63,9 @@ pub enum Kind {
     Backfill,
     /// The connection could not be made, or broke.
     Connection,
-    /// Postgres refused a statement for another reason.
+    /// Postgres refused a statement of a step: because of the rows, or of the SQL. The next run tries it again.
+    Step,
+    /// Postgres refused another statement, for another reason.
     Database,
 }
 
@@ -111,6 +113,15 @@ impl Error {
         self.source.as_deref()?.downcast_ref::<tokio_postgres::Error>()
     }
 
+    /// The same, said to a statement of a step.
+    #[cold]
+    pub(crate) fn of_a_step(mut self) -> Self {
+        if self.kind == Kind::Database {
+            self.kind = Kind::Step;
+        }
+        self
+    }
+
     /// What Postgres said to a statement that was about `doing`; the kind follows from the SQLSTATE.
     #[cold]
     pub(crate) fn postgres_said(doing: impl fmt::Display, error: tokio_postgres::Error) -> Self {
@@ -122,6 +133,8 @@ impl Error {
             ),
             Some(db) => {
                 let kind = match db.code() {
+                    // The timeouts that end the session: idle in a transaction, of a transaction, idle.
+                    code if matches!(code.code(), "25P03" | "25P04" | "57P05") => Kind::Connection,
                     &SqlState::INSUFFICIENT_PRIVILEGE => Kind::Permission,
                     &SqlState::LOCK_NOT_AVAILABLE => Kind::Locked,
                     &SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN | &SqlState::CANNOT_CONNECT_NOW => {

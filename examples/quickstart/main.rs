@@ -22,8 +22,7 @@ use std::time::{Duration, Instant};
 use deadpool_postgres::Pool;
 use phasewise::testing::{Server, Workload};
 use phasewise::{
-    BackfillPolicy, ChangeType, Event, Migration, Migrations, Migrator, Observer as _, RenameColumn, To,
-    migrations,
+    ChangeType, Event, Migration, Migrations, Migrator, Observer as _, RenameColumn, To, migrations,
 };
 
 use application::{Release, amount_big, full_name};
@@ -126,9 +125,6 @@ impl Stage {
             // The old column goes at once here. Leave this out, and it stays for 14 days after its last use, for
             // the one client that nobody thought of.
             .soak(Duration::ZERO)
-            // Batches of 1,000 rows, as ever, but with pauses of 2 ms instead of 100 ms: each walk of the table takes
-            // seconds instead of half a minute, and all of this well under two minutes.
-            .backfill(BackfillPolicy::new().batch(1_000).pause(Duration::from_millis(2)))
             .observe(move |event: &Event<'_>| observer.event(event));
         Self { pool, migrator, workload, progress }
     }
@@ -197,7 +193,7 @@ async fn quickstart(workload: &mut Option<Workload>) -> Result<()> {
     let clients = workload.insert(Workload::new(database.config())).clone();
     let pool = database.pool(8)?;
 
-    // In a task of its own, so that the database is dropped in any case: after an error, a panic, or Ctrl-C.
+    // In a task of its own, so that the database is dropped in any case: after an error, a panic, or a signal.
     let mut play = tokio::spawn(async move {
         let stage = Stage::new(pool, clients);
         database::load(&stage.pool).await?;
@@ -208,7 +204,7 @@ async fn quickstart(workload: &mut Option<Workload>) -> Result<()> {
     });
     let played = tokio::select! {
         played = &mut play => played.map_err(Into::into).and_then(|played| played),
-        _ = tokio::signal::ctrl_c() => {
+        () = stopped() => {
             play.abort();
             Err("interrupted".into())
         }
@@ -217,6 +213,19 @@ async fn quickstart(workload: &mut Option<Workload>) -> Result<()> {
     server.stop().await;
     played?;
     Ok(dropped?)
+}
+
+/// Somebody wants it to end.
+async fn stopped() {
+    #[cfg(unix)]
+    if let Ok(mut terminated) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminated.recv() => {}
+        }
+        return;
+    }
+    let _ = tokio::signal::ctrl_c().await;
 }
 
 #[tokio::main]

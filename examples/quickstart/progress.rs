@@ -113,13 +113,19 @@ impl Progress {
         self.show(SPINNER, "the application goes on".to_owned());
     }
 
-    fn batch(&self, done: u64, estimate: Option<u64>) {
+    fn batch(&self, done: u64, estimate: Option<u64>, rate: Option<f64>) {
         let Some(estimate) = estimate.filter(|rows| *rows > 0) else { return };
         let done = done.min(estimate);
         if let Some(bar) = &self.bar {
             bar.set_length(estimate);
             bar.set_position(done);
-            self.show(BAR, self.seen().step.clone());
+            let step = self.seen().step.clone();
+            let pace = rate.filter(|rate| *rate >= 1.0).map_or_else(String::new, |rate| {
+                #[allow(clippy::cast_precision_loss, reason = "rows, for people")]
+                let left = (estimate - done) as f64 / rate;
+                format!(", {rate:.0} rows a second, {left:.0} s left")
+            });
+            self.show(BAR, format!("{step}{pace}"));
             return;
         }
         let quarter = done * 4 / estimate;
@@ -151,7 +157,7 @@ impl Observer for Progress {
                 let mut seen = self.seen();
                 (seen.step, seen.again, seen.quarter) = (step.summary.clone(), "", 0);
             }
-            Event::BatchDone { done, estimate, .. } => self.batch(*done, *estimate),
+            Event::BatchDone { done, estimate, rate, .. } => self.batch(*done, *estimate, *rate),
             Event::StepDone { rows, .. } => self.seen().rows += rows,
             Event::Waiting { state: State::Waiting { gate, .. }, .. } => {
                 self.say(format!("  {:13} waits for {gate}", "(gate)"));

@@ -19,9 +19,13 @@ use crate::phases::run_sql::{Decided, Run, Sent, SqlSpec, Undecided, Undo, check
 /// may take, as long as the stall budget allows (else 1 s), and is tried again until the lock deadline;
 /// [`long_running`](Self::long_running) lifts the limit on the time that it may take.
 ///
+/// **Session settings do not last:** what a statement sets (`SET`, `SET ROLE`, `set_config(…, false)`) is put back before
+/// the next one.
+///
 /// **Rollback:** your own statements, or the reason why there are none. One of the two must be given. Where a statement
-/// failed, those after it never ran: if none ran, nothing is undone, and if some did, the rollback must have one statement
-/// for each of yours, in reverse order, and undoes only those that ran; else it is refused.
+/// failed, those after it never ran: if none ran, nothing is undone (be it irreversible or not), and if some did, the
+/// rollback must have one statement for each of yours, in reverse order, and undoes only those that ran; else it is
+/// refused.
 ///
 /// Unless it says what it touches, all later migrations wait for it, and it for all earlier ones.
 ///
@@ -106,7 +110,7 @@ impl<U> RunSql<U> {
     }
 
     /// The statement refuses to run in a transaction block, as `VACUUM` does. Since the ledger cannot be written
-    /// together with it, it needs [`done_when`](Self::done_when). There is no limit on its time. Its wait for locks is
+    /// together with it, it needs [`done_when`](Self::done_when), and at most one statement to undo it. There is no limit on its time. Its wait for locks is
     /// limited by the stall budget, and tried again; but one with the word `concurrently` waits as long as it must, since
     /// a timeout would leave an invalid index behind.
     #[must_use]
@@ -202,7 +206,18 @@ impl Change for RunSql<Decided> {
     }
 
     fn check(&self, _: &Context<'_>) -> Result<()> {
-        if self.spec.sent == Sent::Outside && self.spec.done_when.is_none() {
+        if self.spec.sent != Sent::Outside {
+            return Ok(());
+        }
+        if let Undo::Statements([first, _, ..]) = self.spec.undo {
+            return Err(Error::new(
+                Kind::Definition,
+                format!(
+                    "the rollback that begins with \"{first}\" has several statements, and they are sent outside a transaction, so that nothing can tell which of them are done: write one statement, and one RunSql for each"
+                ),
+            ));
+        }
+        if self.spec.done_when.is_none() {
             return Err(Error::new(
                 Kind::Definition,
                 format!(

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use futures_util::future::join3;
 use tokio::task::JoinHandle;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::types::{FromSql, ToSql, Type};
@@ -181,10 +182,16 @@ pub(super) fn jsonb(value: &serde_json::Value) -> Param<'_> {
     (value, Type::JSONB)
 }
 
+/// Begins a transaction that writes, whatever the role's or the database's default is. Said with each, not set for the
+/// session: behind a pooler in transaction mode that would be somebody else's next.
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
 /// One statement per message, with our errors.
 pub(super) trait Sql {
     /// A statement of our own: an error names it by its head.
     async fn ask(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>>;
+    /// The same for one that writes, outside a transaction: it gets one of its own, in one round trip.
+    async fn write(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>>;
     /// A statement without parameters or rows. `doing` says in the error what it was for.
     async fn send(&self, doing: impl fmt::Display, sql: &str) -> Result<()>;
 }
@@ -196,6 +203,13 @@ impl Sql for Client {
             let head: Vec<&str> = sql.split_whitespace().take(8).collect();
             Error::postgres_said(format_args!("phasewise's own statement ({} …)", head.join(" ")), error)
         })
+    }
+
+    async fn write(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
+        let (begun, wrote, committed) =
+            join3(self.send("begin", BEGIN), self.ask(sql, params), self.send("committing", "COMMIT")).await;
+        let rows = begun.and(wrote)?;
+        committed.map(|()| rows)
     }
 
     async fn send(&self, doing: impl fmt::Display, sql: &str) -> Result<()> {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::drive::Look;
-use super::gates::{Goal, Next};
-use super::ledger::{Book, Part, Record};
+use super::gates::Goal;
+use super::ledger::{Book, Direction, Part, Record};
 use super::planning::{self, Standing};
 use super::session::Session;
 use super::settings::Migrator;
@@ -27,14 +27,8 @@ impl Migrator {
             .migrations
             .iter()
             .map(|entry| {
-                let record = book.record(entry.name());
-                let begun = record.is_some_and(Record::begun);
-                let state = match judge.next(entry, self.assume_fresh) {
-                    Next::Stop(state) => state,
-                    Next::Enter(_) if begun => State::InProgress,
-                    Next::Enter(_) => State::Pending,
-                };
-                one(book, entry.name(), record, Some(entry), state)
+                let state = judge.state(entry, self.assume_fresh);
+                one(book, entry.name(), book.record(entry.name()), Some(entry), state)
             })
             .collect();
         for record in book.records.values().filter(|record| self.migrations.get(&record.name).is_none()) {
@@ -62,7 +56,10 @@ impl Migrator {
             standings.push(Standing {
                 entry,
                 begun: record.is_some_and(Record::begun),
-                entered: record.map_or(0, |record| record.entered),
+                // A phase that is half undone is entered again, as the judge says.
+                entered: record.map_or(0, |record| {
+                    record.entered.saturating_sub(usize::from(record.moving == Some(Direction::Back)))
+                }),
                 saved,
             });
         }

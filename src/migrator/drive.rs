@@ -180,6 +180,8 @@ impl Migrator {
                 look.ledger.want(&look.conn).await?;
             }
             if first {
+                // It is there, if somebody holds it.
+                Lease::held_by(&look.conn, &look.ledger).await?;
                 tracing::info!(target: "phasewise", "another driver is at work; waiting for it");
                 first = false;
             }

@@ -42,7 +42,7 @@ impl Driver<'_> {
         Ok(())
     }
 
-    fn judge<'a>(&'a self, book: &'a Book, goal: Goal<'a>) -> Judge<'a> {
+    pub(super) fn judge<'a>(&'a self, book: &'a Book, goal: Goal<'a>) -> Judge<'a> {
         Judge { migrator: self.migrator, book, schema: &self.session.facts.scope.schema, goal }
     }
 

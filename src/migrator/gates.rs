@@ -55,6 +55,12 @@ impl<'a> Goal<'a> {
     }
 }
 
+/// Whether one of two migrations that touch the same, neither of them done, goes before the other (`mine`): the one
+/// that is in flight, wherever in the list it is; else the one that is listed `earlier`.
+pub(super) fn goes_first(earlier: bool, begun: bool, mine: bool) -> bool {
+    if begun == mine { earlier } else { begun }
+}
+
 /// Judges the migrations of a build.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Judge<'a> {
@@ -95,6 +101,15 @@ impl Judge<'_> {
         }
     }
 
+    /// The same, as a state.
+    pub(super) fn state(&self, entry: &Entry, fresh: bool) -> State {
+        match self.next(entry, fresh) {
+            Next::Stop(state) => state,
+            Next::Enter(_) if self.book.record(entry.name()).is_some_and(Record::begun) => State::InProgress,
+            Next::Enter(_) => State::Pending,
+        }
+    }
+
     fn limited(&self, entry: &Entry, index: usize) -> Next {
         match self.goal {
             Goal::To(name, last) if name == entry.name() && index > last => Next::Stop(State::InProgress),
@@ -102,15 +117,24 @@ impl Judge<'_> {
         }
     }
 
-    /// The first earlier migration that is not done and touches the same.
+    /// The first other migration that touches the same and goes first: see [`goes_first`].
     fn held_up_by(&self, entry: &Entry) -> Option<&'static str> {
         let touches = entry.touches();
+        let begun = |name: &str| self.book.record(name).is_some_and(Record::begun);
+        let mine = begun(entry.name());
+        let mut earlier = true;
         self.migrator
             .migrations
             .iter()
-            .take_while(|earlier| earlier.name() != entry.name())
-            .filter(|earlier| !self.book.record(earlier.name()).is_some_and(Record::done))
-            .find(|earlier| earlier.touches().overlaps(&touches, self.schema))
+            .filter(|other| {
+                if other.name() == entry.name() {
+                    earlier = false;
+                    return false;
+                }
+                goes_first(earlier, begun(other.name()), mine)
+            })
+            .filter(|other| !self.book.record(other.name()).is_some_and(Record::done))
+            .find(|other| other.touches().overlaps(&touches, self.schema))
             .map(Entry::name)
     }
 
@@ -183,7 +207,7 @@ impl Judge<'_> {
                 return Err(Error::new(
                     Kind::Changed,
                     format!(
-                        "migration {name} was edited after it had begun. The ledger has: {old} ({phases}). This build has: {new} ({now}). Put the old definition back and write a new migration for the difference; or, if both mean the same, call dangerous_accept_changed(\"{name}\")",
+                        "migration {name} was edited after it had begun. The ledger has: {old} ({phases}). This build has: {new} ({now}). Put the old definition back and write a new migration for the difference; or, with the old one, rollback(\"{name}\", To::Start), after which this one is taken; or, if both mean the same for what was done so far, call dangerous_accept_changed(\"{name}\")",
                         name = entry.name(),
                         old = record.definition,
                         new = entry.definition(),

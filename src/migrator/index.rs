@@ -14,7 +14,7 @@ use super::connect::{Sql as _, get, text};
 use super::ledger::At;
 use super::locks::Tries;
 use super::steps::Outcome;
-use super::transaction::{Timeouts, doing};
+use super::transaction::Timeouts;
 use super::worker::Worker;
 use crate::catalog::alike;
 use crate::error::{Error, Kind, Result};
@@ -81,8 +81,10 @@ impl Worker<'_> {
                 continue;
             }
             if let Some(remnant) = adopted {
-                self.give_name(at, build, &remnant).await?;
-                return Ok(Outcome { ran: true, rows: 0 });
+                if self.give_name(at, build, &remnant).await? {
+                    return Ok(Outcome { ran: true, rows: 0 });
+                }
+                continue;
             }
             self.name_is_free(at, build).await?;
             ran = true;
@@ -95,14 +97,16 @@ impl Worker<'_> {
                 build.tail
             );
             self.fence().await?;
-            let run = self.session.send(doing(at, &sql), &sql);
+            let run = self.statement(at, &sql);
             match self.watch(&mut tries, Duration::from_secs(2), run).await {
-                Ok(()) => {
-                    self.give_name(at, build, &temporary).await?;
-                    return Ok(Outcome { ran, rows: 0 });
-                }
+                Ok(()) => match self.give_name(at, build, &temporary).await {
+                    Ok(true) => return Ok(Outcome { ran, rows: 0 }),
+                    Ok(false) => {}
+                    Err(error) => return Err(self.disowned(build, &temporary, error).await),
+                },
                 Err(error) => {
                     let Err(error) = self.again(&mut tries, at, error).await else { continue };
+                    let error = self.disowned(build, &temporary, error).await;
                     // Not valid, and yet maintained by every write: worth one try to be rid of it now.
                     if error.kind() != Kind::Connection && error.kind() != Kind::LeaseLost {
                         if let Err(left) = self.drop_remnant(at, &build.schema, &temporary).await {
@@ -218,12 +222,26 @@ impl Worker<'_> {
         self.drop_remnant(at, schema, &grave).await
     }
 
+    /// After an error: a driver that has lost the lease meanwhile drops what it was building, for the next one may have
+    /// passed this step before that was there, and will never look here again. The name is this driver's alone.
+    async fn disowned(&self, build: &BuildIndex, temporary: &str, error: Error) -> Error {
+        if error.kind() == Kind::LeaseLost {
+            let name = format!("{}.{}", quote(&build.schema), quote(temporary));
+            let sql = format!("DROP INDEX CONCURRENTLY IF EXISTS {name}");
+            if let Err(left) = self.session.send("dropping an index of a lost lease", &sql).await {
+                tracing::warn!(target: "phasewise", error = %left, index = name, "an index was left; drop it");
+            }
+        }
+        error
+    }
+
     async fn drop_remnant(&self, at: At<'_>, schema: &str, name: &str) -> Result<()> {
         let sql = format!("DROP INDEX CONCURRENTLY IF EXISTS {}.{}", quote(schema), quote(name));
         self.autocommit(at, "drop an index concurrently", &sql).await
     }
 
-    async fn give_name(&self, at: At<'_>, build: &BuildIndex, from: &str) -> Result<()> {
+    /// `false` if there is none of that name any more: the driver that built it has lost the lease, and dropped it.
+    async fn give_name(&self, at: At<'_>, build: &BuildIndex, from: &str) -> Result<bool> {
         let sql =
             format!("ALTER INDEX {}.{} RENAME TO {}", quote(&build.schema), quote(from), quote(&build.name));
         // Said first: another driver may have named it or dropped it already.
@@ -231,11 +249,15 @@ impl Worker<'_> {
         let found = self.remnants(&build.schema, &build.name).await?;
         match found.iter().find(|index| index.name == from) {
             Some(index) if index.valid && alike(&index.tail, &build.tail) && index.unique == build.unique => {
-                self.rename(at, &sql).await
+                match self.rename(at, &sql).await {
+                    Err(error) if error.own_code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(false),
+                    renamed => renamed.map(|()| true),
+                }
             }
+            None => Ok(false),
             Some(index) if index.valid => Err(conflict(at, build, index)),
-            _ => Err(Error::new(
-                Kind::Database,
+            Some(_) => Err(Error::new(
+                Kind::Step,
                 format!(
                     "migration {}, phase {}: index {} was built and is not valid: somebody interfered; run again, it is built anew",
                     at.migration,
@@ -258,7 +280,7 @@ impl Worker<'_> {
             };
             let attempt = async {
                 self.begin(timeouts).await?;
-                let renamed = self.session.send(doing(at, sql), sql).await;
+                let renamed = self.statement(at, sql).await;
                 self.finish(renamed).await
             };
             match self.watch(&mut tries, timeouts.lock, attempt).await {
@@ -275,7 +297,7 @@ fn not_built(at: At<'_>, build: &BuildIndex, error: Error) -> Error {
         return error;
     }
     Error::new(
-        Kind::Database,
+        Kind::Step,
         format!(
             "{error}. Unique index {} cannot be built while rows of {}.{} share a key: remove or change the duplicates, then run again; migration {} resumes here",
             quote(&build.name),

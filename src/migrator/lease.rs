@@ -48,7 +48,7 @@ impl Lease {
                FROM free WHERE l.one = free.one
              RETURNING l.holder, l.token",
         );
-        let rows = conn.ask(&sql, &[float8(&time.as_secs_f64())]).await?;
+        let rows = conn.write(&sql, &[float8(&time.as_secs_f64())]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let (holder, token): (String, i64) = (get(row, "holder")?, get(row, "token")?);
         let fence = Fence { holder, token, lost: Arc::new(AtomicBool::new(false)) };
@@ -62,7 +62,16 @@ impl Lease {
     pub(super) async fn held_by(conn: &Conn, ledger: &Ledger) -> Result<String> {
         let sql = ledger.sql("SELECT coalesce(by, 'nobody') AS by FROM {s}.lease");
         let rows = conn.ask(&sql, &[]).await?;
-        rows.first().map_or_else(|| Ok("nobody".to_owned()), |row| get(row, "by"))
+        let row = rows.first().ok_or_else(|| {
+            let table = ledger.sql("{s}.lease");
+            Error::new(
+                Kind::LedgerDamaged,
+                format!(
+                    "table {table} is empty: it holds one row, the lease, and nobody can drive without it. Insert it again: INSERT INTO {table} (token, expires_at) VALUES (extract(epoch FROM now()), '-infinity')"
+                ),
+            )
+        })?;
+        get(row, "by")
     }
 
     /// Gives it back.
@@ -138,7 +147,7 @@ impl Beat {
             "UPDATE {{s}}.lease SET expires_at = {expires_at} WHERE token = $1 AND holder = $2 RETURNING token"
         ));
         let conn = self.monitor.conn().await?;
-        let rows = conn.ask(&sql, &[int8(&self.fence.token), text(&self.fence.holder)]).await?;
+        let rows = conn.write(&sql, &[int8(&self.fence.token), text(&self.fence.holder)]).await?;
         Ok(!rows.is_empty())
     }
 }

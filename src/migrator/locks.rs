@@ -28,11 +28,25 @@ pub(super) struct Tries {
     deadline: Duration,
     /// For statements without a timeout: how often they are tried, however long that takes.
     times: Option<u32>,
+    /// Of a statement that may run long once it has its locks: what counts is how long it waited for them, and how
+    /// often it failed only after that.
+    long: Option<Long>,
     /// Whether a statement timeout of ours may cancel it.
     timed: bool,
     blockers: Vec<Blocker>,
     /// The most sessions that were seen to wait for ours, where they are counted.
     behind: Option<i64>,
+}
+
+/// How often a statement without a timeout is tried.
+const RUNS: u32 = 5;
+
+#[derive(Clone, Copy, Debug)]
+struct Long {
+    waited: Duration,
+    runs: u32,
+    /// When this attempt began, and how long it may wait for each lock.
+    attempt: (Instant, Duration),
 }
 
 impl Tries {
@@ -44,6 +58,7 @@ impl Tries {
             budget: migrator.stall_budget,
             deadline: migrator.lock_deadline,
             times: None,
+            long: None,
             timed: true,
             blockers: Vec::new(),
             behind: None,
@@ -63,8 +78,30 @@ impl Tries {
 
     /// Of a statement that takes as long as it takes: it is tried again after a deadlock only, some times.
     pub(super) fn untimed(mut self) -> Self {
-        self.times = Some(5);
+        self.times = Some(RUNS);
         self.timed(false)
+    }
+
+    /// Of a statement that has a limit on its wait for locks, and none on its own time.
+    pub(super) fn long(mut self) -> Self {
+        self.long = Some(Long { waited: Duration::ZERO, runs: 0, attempt: (Instant::now(), Duration::ZERO) });
+        self.timed(false)
+    }
+
+    fn begin(&mut self, patience: Duration) {
+        if let Some(long) = &mut self.long {
+            long.attempt = (Instant::now(), patience);
+        }
+    }
+
+    /// An attempt failed, after so long.
+    fn failed(&mut self) {
+        if let Some(long) = &mut self.long {
+            let (begun, patience) = long.attempt;
+            let took = begun.elapsed();
+            long.waited += took.min(patience);
+            long.runs += u32::from(took > patience * 2);
+        }
     }
 
     /// Says whether a statement timeout is set.
@@ -85,9 +122,10 @@ impl Tries {
     }
 
     fn is_over(&self) -> bool {
-        match self.times {
-            Some(times) => self.attempt >= times,
-            None => self.begun.elapsed() >= self.deadline,
+        match (self.times, self.long) {
+            (Some(times), _) => self.attempt >= times,
+            (None, Some(long)) => long.waited >= self.deadline || long.runs >= RUNS,
+            (None, None) => self.begun.elapsed() >= self.deadline,
         }
     }
 
@@ -112,6 +150,7 @@ impl Worker<'_> {
         patience: Duration,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
+        tries.begin(patience);
         let span = tracing::debug_span!(target: "phasewise", "attempt", number = tries.attempt);
         let mut work = pin!(work.instrument(span));
         let mut every = (patience / 2).max(Duration::from_millis(20));
@@ -148,6 +187,7 @@ impl Worker<'_> {
         if !tries.is_transient(&error) {
             return Err(error);
         }
+        tries.failed();
         let waited = tries.begun.elapsed();
         tracing::warn!(
             target: "phasewise",
@@ -197,5 +237,81 @@ impl Worker<'_> {
             )
         };
         Error::new(Kind::Locked, text).with_source(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migration::Migrations;
+
+    fn tries(budget: u64, deadline: u64) -> Tries {
+        static NONE: Migrations = crate::migrations![];
+        let migrator = Migrator::connect(tokio_postgres::Config::new(), tokio_postgres::NoTls, &NONE)
+            .stall_budget(Duration::from_millis(budget))
+            .lock_deadline(Duration::from_millis(deadline));
+        Tries::new(&migrator, "a test")
+    }
+
+    fn timeouts(tries: &mut Tries, number: u32) -> Vec<u128> {
+        (1..=number)
+            .map(|attempt| {
+                tries.attempt = attempt;
+                tries.timeout().as_millis()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn lock_timeouts_double_up_to_the_budget() {
+        assert_eq!(timeouts(&mut tries(1_000, 60_000), 7), [50, 100, 200, 400, 800, 1_000, 1_000]);
+        // A budget below the first try's is kept to at once.
+        assert_eq!(timeouts(&mut tries(20, 60_000), 2), [20, 20]);
+        // However many there were.
+        assert_eq!(timeouts(&mut tries(1_000, 60_000), 200).last(), Some(&1_000));
+        // Near the deadline they end with it, but are never without a chance.
+        assert_eq!(timeouts(&mut tries(1_000, 0), 6).last(), Some(&50));
+    }
+
+    #[test]
+    fn pauses_are_jittered_in_full_and_grow_to_two_seconds() {
+        let longest = |attempt: u32| {
+            let mut tries = tries(1_000, 60_000);
+            tries.attempt = attempt;
+            let pauses: Vec<u128> = (0..400).map(|_| tries.pause().as_millis()).collect();
+            let (least, most) = (*pauses.iter().min().unwrap_or(&0), *pauses.iter().max().unwrap_or(&0));
+            // From nothing at all: of 400 one is in the first tenth, and one in the last.
+            assert!(least <= most / 10, "{least} to {most}");
+            most
+        };
+        assert!((90..=100).contains(&longest(1)));
+        assert!((180..=200).contains(&longest(2)));
+        assert!((1_440..=1_600).contains(&longest(5)));
+        for attempt in [6, 7, 100] {
+            assert!((1_800..=2_000).contains(&longest(attempt)), "{attempt}");
+        }
+    }
+
+    #[test]
+    fn long_work_is_no_wait_for_locks() {
+        let mut tries = tries(1_000, 500).long();
+        let long = |tries: &mut Tries, worked: u64| {
+            let begun =
+                Instant::now().checked_sub(Duration::from_millis(worked)).unwrap_or_else(Instant::now);
+            if let Some(long) = &mut tries.long {
+                long.attempt = (begun, Duration::from_millis(100));
+            }
+            tries.failed();
+        };
+        long(&mut tries, 60_000);
+        assert!(!tries.is_over(), "one failure after long work is tried again");
+        for _ in 0..3 {
+            long(&mut tries, 50);
+        }
+        assert!(!tries.is_over());
+        for _ in 0..3 {
+            long(&mut tries, 60_000);
+        }
+        assert!(tries.is_over(), "it has waited for locks for as long as it may");
     }
 }

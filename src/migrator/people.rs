@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::connect::Sql as _;
+use super::connect::{BEGIN, Sql as _};
 use super::drive::Look;
 use super::ledger::{Direction, finish};
 use super::rollback::unchanged;
@@ -31,7 +31,7 @@ impl Migrator {
         };
         let look = self.look().await?;
         look.ledger.listed(look.book.record(name), name)?;
-        look.conn.send("begin", "BEGIN").await?;
+        look.conn.send("begin", BEGIN).await?;
         let vouched = self.vouch_locked(&look, entry, index, release).await;
         finish(&look.conn, vouched).await
     }
@@ -80,23 +80,24 @@ impl Migrator {
 
     pub(super) async fn hold(&self, name: &str, paused: bool) -> Result<()> {
         let mut look = self.look().await?;
-        match self.migrations.get(name) {
-            Some(entry) => {
-                if look.book.record(name).is_none() {
-                    if !paused {
-                        return Ok(());
-                    }
-                    self.found(&mut look).await?;
-                    look.ledger.put(&look.conn, entry).await?;
-                }
+        let mut unlisted = None;
+        // One that only the ledger knows may be held all the same.
+        if look.book.record(name).is_none() {
+            unlisted = Some(self.entry(name)?);
+            if !paused {
+                return Ok(());
             }
-            // One that only the ledger knows may be held all the same.
-            None if look.book.record(name).is_some() => {}
-            None => {
-                self.entry(name)?;
-            }
+            self.found(&mut look).await?;
         }
-        look.ledger.set_paused(&look.conn, name, paused).await
+        look.conn.send("begin", BEGIN).await?;
+        let held = async {
+            if let Some(entry) = unlisted {
+                look.ledger.put(&look.conn, entry).await?;
+            }
+            look.ledger.set_paused(&look.conn, name, paused).await
+        }
+        .await;
+        finish(&look.conn, held).await
     }
 
     /// Asks for another pace of a migration's backfills.
@@ -113,7 +114,7 @@ impl Migrator {
         let entry = self.entry(name)?;
         let look = self.look().await?;
         look.ledger.listed(look.book.record(name), name)?;
-        look.conn.send("begin", "BEGIN").await?;
+        look.conn.send("begin", BEGIN).await?;
         let accepted = async {
             look.ledger.lock(&look.conn, name, "UPDATE").await?;
             let book = look.ledger.read(&look.conn).await?;

@@ -7,12 +7,12 @@ use tracing::Instrument as _;
 use super::To;
 use super::driver::Driver;
 use super::events::Event;
+use super::gates::Goal;
 use super::ledger::{At, Book, Direction, Record};
 use super::monitor::Monitor;
 use super::planning;
 use super::report::Report;
 use super::settings::{Migrator, phase_of};
-use super::status::State;
 use crate::error::{Error, Kind, Result};
 use crate::migration::Entry;
 use crate::phase::Rollback;
@@ -50,7 +50,7 @@ pub(super) fn unchanged(entry: &Entry, record: &Record) -> Result<()> {
     Err(Error::new(
         Kind::Changed,
         format!(
-            "migration {name} was edited after it had begun: what is to be undone is not what this build says. Put the old definition back, or call dangerous_accept_changed(\"{name}\")",
+            "migration {name} was edited after it had begun, and what was begun is not what this build says. Put the old definition back, and with that one rollback(\"{name}\", To::Start), after which the new one is taken. Or, if both mean the same for what was done so far, call dangerous_accept_changed(\"{name}\")",
             name = entry.name()
         ),
     ))
@@ -103,10 +103,12 @@ impl Driver<'_> {
                 self.leave(entry, entered, target).instrument(span).await?;
             }
         }
+        let book = self.ledger.read(&self.session).await?;
+        let state = self.judge(&book, Goal::Open).state(entry, self.migrator.assume_fresh);
         let report = self.report.of(name);
         report.phase =
             target.checked_sub(1).and_then(|at| entry.phases().get(at)).map(|info| info.name.to_owned());
-        report.state = if top > target || record.paused { State::Paused } else { State::InProgress };
+        report.state = state;
         report.took = begun.elapsed();
         Ok(())
     }
@@ -127,23 +129,35 @@ impl Driver<'_> {
         let saved = self.ledger.saved(&self.session, entry.name()).await?;
         let scope = &self.session.facts.scope;
         for entered in (target + 1..=top).rev() {
-            let phase = entry.phases().get(entered - 1).map_or("?", |info| info.name);
+            let (name, phase) = (entry.name(), entry.phases().get(entered - 1).map_or("?", |info| info.name));
+            let half = entered > record.entered;
+            // Also where it is being rolled back already, as one of which nothing ran.
+            let under_way = entered == top && record.moving.is_some();
             match planning::rollback(&self.session, scope, entry, entered - 1, &saved).await {
+                Ok(Rollback::Irreversible(_))
+                    if under_way && self.nothing_ran(entry, entered - 1).await? => {}
                 Ok(Rollback::Irreversible(why)) => {
+                    let advice = if half {
+                        format!(
+                            "it is half entered, and part of it is done: mend what failed, and go on with run_to(\"{name}\", \"{phase}\"); where its definition is at fault, correct what is not done yet, and call dangerous_accept_changed(\"{name}\") before"
+                        )
+                    } else {
+                        "write a new migration that goes forward".to_owned()
+                    };
                     return Err(Error::new(
                         Kind::Irreversible,
                         format!(
-                            "migration {}, phase {phase} cannot be undone: {}. Nothing was touched; write a new migration that goes forward",
-                            entry.name(),
+                            "migration {name}, phase {phase} cannot be undone: {}. Nothing was touched; {advice}",
                             why.reason()
                         ),
                     ));
                 }
-                Ok(Rollback::Steps(steps)) if entered == top && entered > record.entered => {
+                Ok(Rollback::Steps(steps)) if half => {
                     self.never_happened(entry, entered - 1, &steps).await?;
                 }
                 Ok(Rollback::Steps(_)) => {}
-                Err(error) if entered == top => return Err(error),
+                // No schema that later rollbacks will have changed makes it reversible.
+                Err(error) if entered == top || error.kind() == Kind::Irreversible => return Err(error),
                 // Computed over a schema that later rollbacks will have changed: it is asked again in its turn.
                 Err(error) => {
                     tracing::debug!(target: "phasewise", phase, %error, "its rollback cannot be computed yet")
@@ -210,9 +224,13 @@ impl Driver<'_> {
         let saved = self.ledger.saved(&self.session, migration).await?;
         let scope = self.session.facts.scope.clone();
         let book = self.ledger.read(&self.session).await?;
-        let half = self.ledger.listed(book.record(migration), migration)?.moving == Some(Direction::Forward);
+        let moving = self.ledger.listed(book.record(migration), migration)?.moving;
+        let half = moving == Some(Direction::Forward);
         let steps = match planning::rollback(&self.session, &scope, entry, entered - 1, &saved).await? {
             Rollback::Steps(steps) => steps,
+            Rollback::Irreversible(_) if moving.is_some() && self.nothing_ran(entry, entered - 1).await? => {
+                Vec::new()
+            }
             Rollback::Irreversible(why) => {
                 return Err(Error::new(
                     Kind::Irreversible,

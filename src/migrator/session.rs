@@ -3,7 +3,9 @@
 use std::ops::Deref;
 use std::time::Duration;
 
-use super::connect::{Conn, Sql as _, get, text};
+use futures_util::future::try_join;
+
+use super::connect::{Conn, Sql as _, get, jsonb, text};
 use super::settings::Migrator;
 use super::snapshot::Scope;
 use crate::error::{Error, Kind, Result};
@@ -37,9 +39,7 @@ impl Facts {
                 &[text(&migrator.ledger_schema)],
             )
             .await?;
-        let row = rows
-            .first()
-            .ok_or_else(|| Error::new(Kind::Connection, "the server answered nothing; try again"))?;
+        let row = answer(&rows)?;
         let version: i32 = get(row, "version")?;
         if version < OLDEST {
             return Err(Error::new(
@@ -67,6 +67,14 @@ impl Facts {
     }
 }
 
+/// Settings that a session may set, and set back at any time, as a predicate over `pg_settings`.
+const RESTORABLE: &str = "context IN ('user', 'superuser')
+    AND name NOT IN ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable', 'temp_buffers')";
+
+fn answer(rows: &[tokio_postgres::Row]) -> Result<&tokio_postgres::Row> {
+    rows.first().ok_or_else(|| Error::new(Kind::Connection, "the server answered nothing; try again"))
+}
+
 /// The session that steps run on.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -74,6 +82,10 @@ pub(super) struct Session {
     pub(super) facts: Facts,
     pub(super) pid: i32,
     mark: String,
+    /// Who it acts as, and its settings: SQL of a user's may change them.
+    user: String,
+    role: String,
+    settings: serde_json::Value,
 }
 
 impl Deref for Session {
@@ -104,25 +116,52 @@ impl Session {
                           set_config('row_security', 'off', false),
                           set_config('quote_all_identifiers', 'off', false),
                           pg_backend_pid() AS pid";
-        let rows = conn.ask(set, &[text(&path), text(&mark)]).await?;
-        let pid = match rows.first() {
-            Some(row) => get(row, "pid")?,
-            None => return Err(Error::new(Kind::Connection, "the server answered nothing; try again")),
-        };
+        // Not every version has them, and each would end a long statement, or a session that waits for its turn.
+        let lift = "SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings
+                     WHERE name IN ('transaction_timeout', 'idle_session_timeout')";
+        let set_params = [text(&path), text(&mark)];
+        let (rows, _) = try_join(conn.ask(set, &set_params), conn.ask(lift, &[])).await?;
+        let pid = get(answer(&rows)?, "pid")?;
         // Not every platform has it; without it an abandoned statement ends with its own work.
         if let Err(error) =
             conn.send("connection check", "SET client_connection_check_interval = '500ms'").await
         {
             tracing::debug!(target: "phasewise", %error, "no connection check");
         }
-        let session = Self { conn: conn.armed(true), facts, pid, mark };
-        let rows = session
-            .ask("SELECT pg_backend_pid() AS pid, current_setting('phasewise.session', true) AS mark", &[])
-            .await?;
-        if let Some(row) = rows.first() {
-            session.same(get(row, "pid")?, get(row, "mark")?)?;
-        }
+        let look = format!(
+            "SELECT pg_backend_pid() AS pid, current_setting('phasewise.session', true) AS mark,
+                    session_user::text AS who, current_setting('role') AS role,
+                    (SELECT coalesce(jsonb_object_agg(name, setting), '{{}}') FROM pg_catalog.pg_settings
+                      WHERE source = 'session' AND {RESTORABLE}) AS settings"
+        );
+        let rows = conn.ask(&look, &[]).await?;
+        let row = answer(&rows)?;
+        let (user, role, settings) = (get(row, "who")?, get(row, "role")?, get(row, "settings")?);
+        let session = Self { conn: conn.armed(true), facts, pid, mark, user, role, settings };
+        session.same(get(row, "pid")?, get(row, "mark")?)?;
         Ok(session)
+    }
+
+    /// Makes it what it was, after a statement that may have changed its role or its settings: one round trip.
+    pub(super) async fn restore(&self) -> Result<()> {
+        // First of all who it is: another role may not even read the ledger.
+        let role = "SELECT pg_catalog.set_config('session_authorization', $1, false),
+                           pg_catalog.set_config('role', $2, false),
+                           pg_catalog.set_config('statement_timeout', '0', false),
+                           pg_catalog.set_config('phasewise.session', $3, false) AS mark,
+                           pg_catalog.pg_backend_pid() AS pid";
+        let settings = format!(
+            "SELECT pg_catalog.set_config(s.name, coalesce(kept.value, s.reset_val), false)
+               FROM pg_catalog.pg_settings s
+               LEFT JOIN pg_catalog.jsonb_each_text($1) kept ON kept.key OPERATOR(pg_catalog.=) s.name
+              WHERE (s.source OPERATOR(pg_catalog.=) 'session' OR kept.key IS NOT NULL) AND {RESTORABLE}
+                AND s.setting IS DISTINCT FROM coalesce(kept.value, s.reset_val)"
+        );
+        let role_params = [text(&self.user), text(&self.role), text(&self.mark)];
+        let settings_params = [jsonb(&self.settings)];
+        let (rows, _) = try_join(self.ask(role, &role_params), self.ask(&settings, &settings_params)).await?;
+        let row = answer(&rows)?;
+        self.same(get(row, "pid")?, get(row, "mark")?)
     }
 
     /// Nothing runs on it any more.

@@ -311,7 +311,9 @@ impl Migrator {
     ///   refused at planning, before the first phase.
     /// * [`Kind::Locked`]: no lock until the deadline; the message names the blockers. [`Kind::Busy`]: another driver
     ///   kept the lease. [`Kind::LeaseLost`]: another one has taken over.
-    /// * [`Kind::Backfill`]: a row that the expression fails on, or rows that never converge.
+    /// * [`Kind::Backfill`]: a row that the expression fails on, or rows that never converge. [`Kind::Step`]: Postgres
+    ///   refused another statement of a step, because of the rows or of the SQL.
+    /// * [`Kind::OutsideWindow`]: an instance joined at that moment which the next phase does not allow.
     /// * [`Kind::Changed`]: a migration that has begun was edited. [`Kind::LedgerTooNew`], [`Kind::LedgerDamaged`].
     /// * [`Kind::ServerTooOld`], [`Kind::Connection`], [`Kind::Database`].
     pub async fn run(&self) -> Result<Report> {
@@ -375,7 +377,8 @@ impl Migrator {
     ///
     /// # Errors
     ///
-    /// [`Kind::Irreversible`] and [`Kind::OutsideWindow`] before anything is touched. [`Kind::HeldBack`] where a later
+    /// [`Kind::Irreversible`] and [`Kind::OutsideWindow`] before anything is touched. [`Kind::GateClosed`] for a migration
+    /// that has not begun, and [`Kind::Changed`] for one that was edited since. [`Kind::HeldBack`] where a later
     /// migration that touches the same has begun: that one is rolled back first. So is one that this build does not
     /// list and the ledger saw first after this one, since nobody can tell what it touches. [`Kind::Unknown`] for a name
     /// or phase that this build does not have, and for a phase that lies ahead; while it goes back, like
@@ -389,7 +392,8 @@ impl Migrator {
     /// # Errors
     ///
     /// [`Kind::GateClosed`] if `phase` is no deploy phase, is not reached yet, or if a registered instance speaks
-    /// less. [`Kind::Unknown`] for a name or phase that this build does not have.
+    /// less. [`Kind::Changed`] for a migration that was edited after it had begun. [`Kind::Unknown`] for a name or phase
+    /// that this build does not have.
     pub async fn confirm(&self, name: &str, phase: &str) -> Result<()> {
         self.vouch(name, phase).await
     }
@@ -448,7 +452,8 @@ impl Migrator {
     ///
     /// # Errors
     ///
-    /// [`Kind::Changed`] if its phases up to where it stands have other names.
+    /// [`Kind::Changed`] if its phases up to where it stands have other names. [`Kind::GateClosed`] for a migration that
+    /// has not begun: it may be edited freely. [`Kind::Unknown`] for a name that this build does not have.
     pub async fn dangerous_accept_changed(&self, name: &str) -> Result<()> {
         self.accept(name).await
     }
@@ -458,8 +463,9 @@ impl Migrator {
     /// In this version it runs backfills, too, before it returns; `run`, in a job of its own before the deploy, keeps
     /// them out of the way of a start.
     ///
-    /// A lock that cannot be had, a backfill that cannot end, or another driver does not keep an instance from serving
-    /// that may serve: [`Report::failed`] says so, and the next run goes on. A build that does not list a migration
+    /// A lock that cannot be had, a backfill that cannot end, a step that Postgres refuses (a unique index on duplicates),
+    /// or another driver does not keep an instance from serving that may serve: [`Report::failed`] says so, and the next
+    /// run goes on. A build that does not list a migration
     /// which has begun and is not done is release 0 of it.
     ///
     /// # Errors

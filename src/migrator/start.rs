@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::connect::{Conn, Sql as _, get, jsonb, text};
+use super::connect::{BEGIN, Sql as _, get, jsonb, text};
 use super::drive::Look;
 use super::gates::Goal;
 use super::ledger::{Ledger, Record, finish, to_json};
@@ -50,12 +50,14 @@ impl Schema {
     /// # Errors
     ///
     /// [`Kind::Connection`](crate::Kind::Connection); the row then expires by itself.
-    pub async fn leave(self) -> Result<()> {
+    pub async fn leave(mut self) -> Result<()> {
         self.beat.abort();
+        // A beat that is being sent at this moment would put the row back.
+        let _ = (&mut self.beat).await;
         let conn = self.monitor.conn().await?;
-        self.ledger.saw(&conn, &self.id).await?;
+        conn.write(&self.ledger.saw(), &[text(&self.id)]).await?;
         let sql = self.ledger.sql("DELETE FROM {s}.instances WHERE id = $1::text::uuid");
-        conn.ask(&sql, &[text(&self.id)]).await?;
+        conn.write(&sql, &[text(&self.id)]).await?;
         Ok(())
     }
 }
@@ -74,7 +76,13 @@ impl Migrator {
             Err(error)
                 if matches!(
                     error.kind(),
-                    Kind::Busy | Kind::LeaseLost | Kind::Locked | Kind::Backfill | Kind::GateClosed
+                    Kind::Busy
+                        | Kind::LeaseLost
+                        | Kind::Locked
+                        | Kind::Backfill
+                        | Kind::Step
+                        | Kind::GateClosed
+                        | Kind::OutsideWindow
                 ) =>
             {
                 tracing::warn!(target: "phasewise", %error, "could not migrate; starting as far as the schema allows");
@@ -92,7 +100,7 @@ impl Migrator {
         if !look.facts.has_ledger {
             self.found(&mut look).await?;
         }
-        look.conn.send("begin", "BEGIN").await?;
+        look.conn.send("begin", BEGIN).await?;
         let registered = self.register(&look).await;
         let id = finish(&look.conn, registered).await?;
         let monitor = Monitor::new(self.connector.clone());
@@ -132,7 +140,12 @@ impl Migrator {
         let sql =
             look.ledger.sql("DELETE FROM {s}.instances WHERE seen < clock_timestamp() - interval '1 day'");
         look.conn.ask(&sql, &[]).await?;
-        insert(&look.conn, &look.ledger, None, &self.instance, &self.releases()?).await
+        let (conn, releases) = (&look.conn, self.releases()?);
+        let sql = insert(&look.ledger);
+        let rows = conn.ask(&sql, &[text(&None::<&str>), text(&self.instance), jsonb(&releases)]).await?;
+        let id: String = get(inserted(&rows)?, "id")?;
+        conn.ask(&look.ledger.saw(), &[text(&id)]).await?;
+        Ok(id)
     }
 }
 
@@ -177,32 +190,24 @@ fn allowed(entry: &Entry, window: crate::phase::Window, phase: &str) -> Result<(
     ))
 }
 
-async fn insert(
-    conn: &Conn,
-    ledger: &Ledger,
-    id: Option<&str>,
-    service: &str,
-    releases: &serde_json::Value,
-) -> Result<String> {
-    let sql = ledger.sql(
+/// The statement that registers an instance, or says that it is still there.
+fn insert(ledger: &Ledger) -> String {
+    ledger.sql(
         "INSERT INTO {s}.instances AS i (id, service, releases, by)
          VALUES (coalesce($1::text::uuid, gen_random_uuid()), $2, $3,
                  session_user || coalesce('@' || host(inet_client_addr()), ''))
          ON CONFLICT (id) DO UPDATE SET seen = clock_timestamp()
          RETURNING id::text AS id",
-    );
-    let rows = conn.ask(&sql, &[text(&id), text(&service), jsonb(releases)]).await?;
-    match rows.first() {
-        Some(row) => {
-            let id: String = get(row, "id")?;
-            ledger.saw(conn, &id).await?;
-            Ok(id)
-        }
-        None => Err(Error::new(
+    )
+}
+
+fn inserted(rows: &[tokio_postgres::Row]) -> Result<&tokio_postgres::Row> {
+    rows.first().ok_or_else(|| {
+        Error::new(
             Kind::LedgerDamaged,
             "the instance was not registered: does a trigger or rule of the ledger's tables swallow rows?",
-        )),
-    }
+        )
+    })
 }
 
 struct Beat {
@@ -219,10 +224,13 @@ impl Beat {
             sleep(HEARTBEAT).await;
             let beat = async {
                 let conn = self.monitor.conn().await?;
-                insert(&conn, &self.ledger, Some(&self.id), &self.service, &self.releases).await
+                let params = [text(&self.id), text(&self.service), jsonb(&self.releases)];
+                let rows = conn.write(&insert(&self.ledger), &params).await?;
+                inserted(&rows)?;
+                conn.write(&self.ledger.saw(), &[text(&self.id)]).await.map(drop)
             };
             match tokio::time::timeout(HEARTBEAT, beat).await {
-                Ok(Ok(_)) => {}
+                Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::warn!(target: "phasewise", %error, "the instance's heartbeat failed; trying again")
                 }

@@ -1,5 +1,6 @@
 //! Running steps: probe, act, note.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use sha2::Digest as _;
@@ -23,8 +24,7 @@ impl Driver<'_> {
     /// Runs the steps that are not done yet, in order.
     pub(super) async fn run_steps(&mut self, at: At<'_>, steps: &[Step]) -> Result<()> {
         let (migration, phase) = (at.migration, at.phase);
-        for step in steps {
-            let id = identity(step)?;
+        for (step, id) in steps.iter().zip(identities(steps)?) {
             if self.is_done(at, step, &id).await? {
                 self.report.of(migration).steps_skipped += 1;
                 self.migrator.tell(&Event::StepSkipped { migration, phase, step });
@@ -115,8 +115,17 @@ impl Driver<'_> {
     }
 }
 
-/// What a step is noted under: a hash of all that it is.
-pub(super) fn identity(step: &Step) -> Result<String> {
-    let text = to_json(step)?.to_string();
-    Ok(sha2::Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect())
+/// What the steps of a phase are noted under: each a hash of all that it is, and its number among those that are equal.
+pub(super) fn identities(steps: &[Step]) -> Result<Vec<String>> {
+    let mut equal = BTreeMap::new();
+    steps
+        .iter()
+        .map(|step| {
+            let text = to_json(step)?.to_string();
+            let digest = sha2::Sha256::digest(text.as_bytes());
+            let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            let number = equal.entry(hash.clone()).and_modify(|number| *number += 1).or_insert(1);
+            Ok(if *number == 1 { hash } else { format!("{hash} {number}") })
+        })
+        .collect()
 }

@@ -1,15 +1,15 @@
 //! A step's transaction: fenced by the lease, under timeouts, committed with its last statement.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join;
 
-use super::connect::{Sql as _, get, int8, text};
+use super::connect::{BEGIN, Sql as _, get, int8, text};
 use super::events::Event;
 use super::ledger::{At, finish};
 use super::locks::Tries;
 use super::worker::Worker;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::step::{LockMode, Step};
 
 /// The timeouts of one transaction.
@@ -46,7 +46,7 @@ impl Worker<'_> {
         let (lock, statement, idle) = (ms(timeouts.lock), timeouts.statement_ms(), ms(timeouts.idle));
         let params =
             [int8(&self.lease.token), text(&self.lease.holder), text(&lock), text(&statement), text(&idle)];
-        let (begun, fence) = join(self.session.send("begin", "BEGIN"), self.session.ask(&sql, &params)).await;
+        let (begun, fence) = join(self.session.send("begin", BEGIN), self.session.ask(&sql, &params)).await;
         let checked = match begun.and(fence) {
             Ok(rows) => self.held(&rows),
             Err(error) => Err(error),
@@ -111,7 +111,8 @@ impl Worker<'_> {
         let soften = if strong && !long { self.lockable(step).await? } else { Vec::new() };
         // Nobody knows what a statement without declared locks takes: it is held to the budget like a strong one.
         let limited = strong || !step.locks_known || step.locks.is_empty();
-        let mut tries = Tries::new(self.migrator, &step.summary).timed(limited && !long);
+        let tries = Tries::new(self.migrator, &step.summary);
+        let mut tries = if long { tries.long() } else { tries.timed(limited) };
         loop {
             let timeouts = if long {
                 let lock = if !step.locks_known || step.locks.is_empty() {
@@ -131,7 +132,8 @@ impl Worker<'_> {
             };
             let attempt = self.attempt(at, timeouts, &soften, first, last, note);
             match self.watch(&mut tries, timeouts.lock, attempt).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => return self.session.restore().await,
+                // What it set is rolled back with it.
                 Err(error) => self.again(&mut tries, at, error).await?,
             }
         }
@@ -166,19 +168,36 @@ impl Worker<'_> {
             if let Some(note) = note {
                 self.ledger.note(&self.session, at, note).await?;
             }
+            let begun = Instant::now();
             for statement in first {
-                self.session.send(doing(at, statement), statement).await?;
+                self.limited(at, timeouts, begun, statement).await?;
             }
-            Ok(())
+            Ok(begun)
         }
         .await;
-        if prepared.is_err() {
-            return self.finish(prepared).await;
-        }
+        let begun = match prepared {
+            Ok(begun) => begun,
+            Err(error) => return self.finish(Err(error)).await,
+        };
         // COMMIT goes out with the statement: a strong lock is not held for a round trip more than it must.
         let (done, committed) =
-            join(self.session.send(doing(at, last), last), self.session.send("committing", "COMMIT")).await;
+            join(self.limited(at, timeouts, begun, last), self.session.send("committing", "COMMIT")).await;
         done.and(committed)
+    }
+
+    /// Sends one of the statements of a transaction that `begun` then. Clients wait until its end, so all of them
+    /// share one limit.
+    async fn limited(&self, at: At<'_>, timeouts: Timeouts, begun: Instant, statement: &str) -> Result<()> {
+        let Some(most) = timeouts.statement else { return self.statement(at, statement).await };
+        let set = format!("SET LOCAL statement_timeout = '{}'", ms(most.saturating_sub(begun.elapsed())));
+        let (set, sent) =
+            join(self.session.send("setting the timeout", &set), self.statement(at, statement)).await;
+        sent.and(set)
+    }
+
+    /// Sends a statement of a step.
+    pub(super) async fn statement(&self, at: At<'_>, statement: &str) -> Result<()> {
+        self.session.send(doing(at, statement), statement).await.map_err(Error::of_a_step)
     }
 
     /// The tables of a step's strong locks that exist and may be locked by this role, in one order for all.
@@ -210,22 +229,25 @@ impl Worker<'_> {
     pub(super) async fn autocommit(&self, at: At<'_>, summary: &str, statement: &str) -> Result<()> {
         let tries = Tries::new(self.migrator, summary);
         let waits = statement.to_ascii_lowercase().contains("concurrently");
-        let mut tries = if waits { tries.untimed() } else { tries.timed(false) };
+        let mut tries = if waits { tries.untimed() } else { tries.long() };
         loop {
             self.fence().await?;
             let run = async {
                 if waits {
-                    return self.session.send(doing(at, statement), statement).await;
+                    return self.statement(at, statement).await;
                 }
                 let set = format!("SET lock_timeout = '{}'", ms(self.migrator.stall_budget));
                 self.session.send("setting the lock timeout", &set).await?;
-                let sent = self.session.send(doing(at, statement), statement).await;
+                let sent = self.statement(at, statement).await;
                 // Of two errors the statement's own matters.
                 let reset = self.session.send("resetting the lock timeout", "SET lock_timeout = 0").await;
                 sent.and(reset)
             };
-            match self.watch(&mut tries, self.migrator.stall_budget.min(Duration::from_secs(1)), run).await {
-                Ok(()) => return Ok(()),
+            let done = self.watch(&mut tries, self.migrator.stall_budget, run).await;
+            // A procedure may have committed before it failed.
+            let restored = self.session.restore().await;
+            match done {
+                Ok(()) => return restored,
                 Err(error) => self.again(&mut tries, at, error).await?,
             }
         }

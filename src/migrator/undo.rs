@@ -3,7 +3,7 @@
 use super::driver::Driver;
 use super::ledger::{At, Direction};
 use super::planning;
-use super::steps::identity;
+use super::steps::identities;
 use crate::error::{Error, Kind, Result};
 use crate::migration::Entry;
 use crate::phase::Rollback;
@@ -16,8 +16,17 @@ fn is_statement(step: &Step) -> bool {
 
 /// The rollback steps of which only the ledger knows whether they are done. They run in the reverse order of what
 /// they undo, so where there are as many, each has its counterpart.
-fn blind(back: &[Step]) -> Vec<&Step> {
-    back.iter().filter(|step| is_statement(step) && step.probe == Probe::Ledger).collect()
+fn blind(back: &[Step]) -> Result<Vec<String>> {
+    let steps = back.iter().zip(identities(back)?);
+    Ok(steps
+        .filter(|(step, _)| is_statement(step) && step.probe == Probe::Ledger)
+        .map(|(_, id)| id)
+        .collect())
+}
+
+/// The statements of the way forward, with what they are noted under.
+fn forth(steps: &[Step]) -> Result<Vec<(&Step, String)>> {
+    Ok(steps.iter().zip(identities(steps)?).filter(|(step, _)| is_statement(step)).collect())
 }
 
 impl Driver<'_> {
@@ -29,7 +38,7 @@ impl Driver<'_> {
         back: &[Step],
     ) -> Result<Vec<String>> {
         let (migration, phase) = (entry.name(), entry.phases().get(index).map_or("?", |info| info.name));
-        let blind = blind(back);
+        let blind = blind(back)?;
         if blind.is_empty() {
             return Ok(Vec::new());
         }
@@ -37,26 +46,26 @@ impl Driver<'_> {
         let saved = self.ledger.saved(&self.session, migration).await?;
         let scope = &self.session.facts.scope;
         let steps = planning::enter(&self.session, scope, entry, index, &saved).await?;
-        let forth: Vec<&Step> = steps.iter().filter(|step| is_statement(step)).collect();
+        let forth = forth(&steps)?;
         let mut done = Vec::new();
-        for step in &forth {
-            done.push(self.is_done(at, step, &identity(step)?).await?);
+        for (step, id) in &forth {
+            done.push(self.is_done(at, step, id).await?);
         }
         if done.iter().all(|done| *done) {
             return Ok(Vec::new());
         }
         if !done.contains(&true) {
-            return blind.into_iter().map(identity).collect();
+            return Ok(blind);
         }
         if forth.len() == blind.len() {
             let pairs = blind.into_iter().zip(done.iter().rev());
-            return pairs.filter(|(_, done)| !**done).map(|(step, _)| identity(step)).collect();
+            return Ok(pairs.filter(|(_, done)| !**done).map(|(id, _)| id).collect());
         }
         let ran: Vec<String> = forth
             .iter()
             .zip(&done)
             .filter(|(_, done)| **done)
-            .map(|(step, _)| format!("\"{}\"", step.summary))
+            .map(|((step, _), _)| format!("\"{}\"", step.summary))
             .collect();
         Err(Error::new(
             Kind::Irreversible,
@@ -68,6 +77,31 @@ impl Driver<'_> {
                 blind.len()
             ),
         ))
+    }
+
+    /// Whether a phase that is half entered has done nothing yet, as far as can be told: then there is nothing to undo.
+    pub(super) async fn nothing_ran(&self, entry: &'static Entry, index: usize) -> Result<bool> {
+        let (migration, phase) = (entry.name(), entry.phases().get(index).map_or("?", |info| info.name));
+        let at = At { migration, phase, direction: Direction::Forward };
+        let saved = self.ledger.saved(&self.session, migration).await?;
+        let scope = &self.session.facts.scope;
+        let steps = planning::enter(&self.session, scope, entry, index, &saved).await?;
+        let mut failed = false;
+        for (step, id) in steps.iter().zip(identities(&steps)?) {
+            match step.action {
+                Action::Save { .. } => {}
+                _ if is_statement(step) => {
+                    if self.is_done(at, step, &id).await? {
+                        return Ok(false);
+                    }
+                    failed = true;
+                }
+                // Of these nobody can tell; but after one that failed they never ran.
+                _ if !failed => return Ok(false),
+                _ => {}
+            }
+        }
+        Ok(failed)
     }
 
     /// The notes that no longer hold once the rollback of a phase is given up: its own, and those of the way forward
@@ -89,18 +123,14 @@ impl Driver<'_> {
             Rollback::Irreversible(_) => Vec::new(),
         };
         let steps = planning::enter(&self.session, scope, entry, index, &saved).await?;
-        let forth: Vec<&Step> = steps.iter().filter(|step| is_statement(step)).collect();
-        let blind = blind(&back);
+        let (forth, blind) = (forth(&steps)?, blind(&back)?);
         let paired = forth.len() == blind.len();
         let mut stale = Vec::new();
-        for (nth, step) in forth.iter().rev().enumerate() {
-            let undoes = match blind.get(nth) {
-                Some(step) if paired => Some(identity(step)?),
-                _ => None,
-            };
+        for (nth, (_, id)) in forth.into_iter().rev().enumerate() {
+            let undoes = blind.get(nth).filter(|_| paired);
             // Without a counterpart any of them may be undone.
-            if undoes.is_none_or(|undoes| undone.contains(&undoes)) {
-                stale.push((Direction::Forward, identity(step)?));
+            if undoes.is_none_or(|undoes| undone.contains(undoes)) {
+                stale.push((Direction::Forward, id));
             }
         }
         stale.extend(undone.into_iter().map(|step| (Direction::Back, step)));

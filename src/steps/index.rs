@@ -48,19 +48,26 @@ fn tree(
 /// Builds an index like `index` under `name`: definition, names of the partitions' ones, statistics targets, comment.
 pub(crate) fn like(table: &Table, index: &Index, name: &str) -> Vec<Step> {
     let mut steps = tree(table, name, index.unique, &index.tail, &index.children);
+    steps.extend(statistics(table, name, &index.statistics));
+    steps.extend(index.comment.as_ref().map(|comment| self::comment(table, name, comment)));
+    steps
+}
+
+/// Gives keys of the index, by number, statistics targets of their own. Locks the index alone.
+pub(crate) fn statistics<'a>(
+    table: &Table,
+    name: &'a str,
+    targets: &'a [(i16, i32)],
+) -> impl Iterator<Item = Step> + 'a {
     let full = qualified(&table.schema, name);
-    for (key, target) in &index.statistics {
+    targets.iter().map(move |(key, target)| {
         let sql = format!("ALTER INDEX {full} ALTER COLUMN {key} SET STATISTICS {target}");
         let done = format!(
             "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_attribute a WHERE a.attrelid = pg_catalog.to_regclass({}) AND a.attnum = {key} AND a.attstattarget = {target})",
             literal(&full)
         );
-        steps.push(
-            Step::sql(format!("index {}: statistics target of key {key}", quote(name)), sql).done_when(done),
-        );
-    }
-    steps.extend(index.comment.as_ref().map(|comment| self::comment(table, name, comment)));
-    steps
+        Step::sql(format!("index {}: statistics target of key {key}", quote(name)), sql).done_when(done)
+    })
 }
 
 /// Drops an index that backs no constraint, and then the partitions' ones that were built for it and never attached;

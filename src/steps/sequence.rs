@@ -61,14 +61,12 @@ pub(crate) fn move_identity(
 ) -> Step {
     let sql = table.sql();
     let name = named_like.map(|like| format!("SEQUENCE NAME {} ", like.sql())).unwrap_or_default();
-    // The limits of a type's own are left to the new type.
-    let limits = if sequence.data_type == data_type {
-        format!(" MINVALUE {} MAXVALUE {}", sequence.min, sequence.max)
-    } else {
-        String::new()
-    };
+    // As `ALTER SEQUENCE … AS` has it: limits of the type's own become those of the new type, others stay.
+    let (old, new) = (range(&sequence.data_type), range(data_type));
+    let min = if sequence.min == old.0 { new.0 } else { sequence.min.max(new.0) };
+    let max = if sequence.max == old.1 { new.1 } else { sequence.max.min(new.1) };
     let options = format!(
-        "{name}INCREMENT {} START {}{limits} CACHE {}{}",
+        "{name}INCREMENT {} START {} MINVALUE {min} MAXVALUE {max} CACHE {}{}",
         sequence.increment,
         sequence.start,
         sequence.cache,
@@ -96,4 +94,13 @@ pub(crate) fn move_identity(
     let summary = format!("move identity from {} to {}", quote(from), quote(to));
     on_all(Step::new(summary, Action::Transaction(statements)), table, LockMode::AccessExclusive)
         .done_when(done)
+}
+
+/// The least and the greatest value of an integer type.
+fn range(data_type: &str) -> (i64, i64) {
+    match data_type {
+        "smallint" => (i16::MIN.into(), i16::MAX.into()),
+        "integer" => (i32::MIN.into(), i32::MAX.into()),
+        _ => (i64::MIN, i64::MAX),
+    }
 }

@@ -62,7 +62,7 @@ impl ServerBuilder {
         let mut attempts = Vec::new();
         let sources = match chosen {
             Some(source) => vec![source],
-            None => everywhere(&mut attempts),
+            None => everywhere(variable("DATABASE_URL"), &mut attempts),
         };
 
         for source in sources {
@@ -97,8 +97,8 @@ impl ServerBuilder {
     }
 }
 
-fn everywhere(attempts: &mut Vec<Attempt>) -> Vec<Source> {
-    let url = variable("DATABASE_URL").map(Source::Url);
+fn everywhere(url: Option<String>, attempts: &mut Vec<Attempt>) -> Vec<Source> {
+    let url = url.map(Source::Url);
     if url.is_none() {
         attempts.push(Attempt { place: "DATABASE_URL".to_owned(), reason: "not set".to_owned() });
     }
@@ -112,4 +112,25 @@ fn from_environment() -> Result<Option<Source>, StartError> {
 /// A variable's value; set to nothing is as good as not set.
 pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_nearest_is_tried_first() {
+        let tried = |url: Option<&str>, attempts: &mut Vec<Attempt>| {
+            everywhere(url.map(str::to_owned), attempts).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let mut attempts = Vec::new();
+        let url = "postgres://here/";
+        let places = [Source::Url(url.to_owned()), Source::Installed, Source::Docker, Source::Npm(NEWEST)];
+        let places = places.map(|place| place.to_string());
+        assert_eq!(tried(Some(url), &mut attempts), places);
+        assert!(attempts.is_empty());
+        assert_eq!(tried(None, &mut attempts), places[1..]);
+        // The error that lists what was tried says so of this one too.
+        assert_eq!(attempts.len(), 1);
+    }
 }

@@ -1,19 +1,26 @@
 //! What cannot be done is refused before the first phase, by name, and nothing is left behind.
 
+use phasewise::create_table::{Column, Constraint};
 use phasewise::{
     AddColumn, AddIndex, ChangeType, CreateTable, DropColumn, Kind, Migration, Migrations, Migrator,
-    RenameColumn, migrations,
+    RenameColumn, RunSql, migrations,
 };
 
-use crate::harness::{Case, Stage, catalog, migrator, one, run, same};
+use crate::harness::{Case, Stage, catalog, is_one_of, migrator, one, run, same};
 
-/// `name: extra setup, change => kind, what the message must name;`
+/// `name: extra setup, change => kind, what the message must name;` and `name[versions]: …` where other servers can do
+/// it, or know nothing of it.
 macro_rules! refused {
-    ($($name:ident: $setup:expr, $change:expr => $kind:ident, $named:expr;)+) => {$(
+    ($($name:ident $([$versions:expr])?: $setup:expr, $change:expr => $kind:ident, $named:expr;)+) => {$(
         #[tokio::test]
         async fn $name() {
             static MIGRATIONS: Migrations = migrations![Migration::new(stringify!($name), $change).not_deployed()];
             static CASE: Case = Case { setup: TABLES, migrations: &MIGRATIONS, schema: "public" };
+            $(
+                if !is_one_of($versions).await {
+                    return;
+                }
+            )?
             refused(&CASE, $setup, Kind::$kind, $named).await;
         }
     )+};
@@ -23,6 +30,11 @@ const TABLES: &[&str] = &[
     "CREATE TABLE t (id int PRIMARY KEY, a int NOT NULL DEFAULT 1, b text, doubled int GENERATED ALWAYS AS (id * 2) STORED)",
     "CREATE TABLE other (id int PRIMARY KEY)",
     "INSERT INTO t (id, a, b) SELECT i, i, 'b' || i FROM generate_series(1, 20) i",
+];
+
+const PARTED: &[&str] = &[
+    "CREATE TABLE parted (id int, k int, a int CONSTRAINT parted_fk REFERENCES other, CONSTRAINT parted_key UNIQUE (id, k)) PARTITION BY RANGE (id)",
+    "CREATE TABLE parted_here PARTITION OF parted FOR VALUES FROM (0) TO (100)",
 ];
 
 async fn refused(case: &'static Case, extra: &[&str], kind: Kind, named: &[&str]) {
@@ -60,7 +72,7 @@ refused! {
     target_exists: &[], RenameColumn::new("t", "a", "b") => Conflict, &["\"b\""];
     target_exists_retype: &[], ChangeType::new("t", "a", "b", "bigint").up("{a}::bigint").down("{b}::int").kept_in_sync() => Conflict, &["\"b\""];
     target_exists_add: &[], AddColumn::new("t", "b", "int") => Conflict, &["\"b\""];
-    table_exists: &[], CreateTable::new("other").columns([phasewise::create_table::Column::new("x", "text")]) => Conflict, &["other"];
+    table_exists: &[], CreateTable::new("other").columns([Column::new("x", "text")]) => Conflict, &["other"];
     index_exists: &["CREATE INDEX taken ON t (b)"], AddIndex::new("t", "taken").columns(&["a"]) => Conflict, &["taken"];
 
     no_type: &[], ChangeType::new("t", "a", "c", "biggint").up("{a}::bigint").down("{c}::int") => Definition, &["biggint"];
@@ -104,36 +116,63 @@ refused! {
     without_what_is_not_there: &[], RenameColumn::new("t", "a", "c").without(&["no_such_index"]) => Missing, &["no_such_index"];
     without_what_a_foreign_key_needs: &["ALTER TABLE t ADD CONSTRAINT lone UNIQUE (a)", "CREATE TABLE child (a int CONSTRAINT child_fk REFERENCES t (a))"],
         RenameColumn::new("t", "a", "c").without(&["lone"]) => Unsupported, &["child_fk", "lone"];
+    publication_column_list[150_000..]: &["CREATE PUBLICATION told FOR TABLE t (id, a)"], RenameColumn::new("t", "a", "c") => Unsupported, &["told"];
+    foreign_key_from_a_partitioned_table[..180_000]: &["ALTER TABLE t ADD UNIQUE (a)", "CREATE TABLE parts (a int CONSTRAINT parts_fk REFERENCES t (a)) PARTITION BY RANGE (a)"],
+        RenameColumn::new("t", "a", "c") => Unsupported, &["parts_fk", "parts", "drop it first"];
+    foreign_key_of_a_partitioned_table[..180_000]: PARTED, RenameColumn::new("parted", "a", "c") => Unsupported, &["parted_fk", "drop it first"];
+    unique_of_a_partitioned_table: PARTED, RenameColumn::new("parted", "k", "c") => Unsupported, &["parted_key", "unique index"];
+    foreign_key_that_sets_the_default: &["ALTER TABLE t ADD CONSTRAINT points FOREIGN KEY (a) REFERENCES other ON DELETE SET DEFAULT NOT VALID"],
+        RenameColumn::new("t", "a", "c").kept_in_sync() => Unsupported, &["points", "change the action"];
+    foreign_key_that_sets_no_default: &["ALTER TABLE t ADD d int", "ALTER TABLE t ADD CONSTRAINT points FOREIGN KEY (d) REFERENCES other ON UPDATE SET DEFAULT"],
+        RenameColumn::new("t", "d", "c") => Unsupported, &["points", "change the action"];
+    default_under_an_up_that_reads_more: &[], ChangeType::new("t", "a", "c", "bigint").up("{a}::bigint + {id} - {id}").down("{c}::int") => Unsupported, &["\"a\"", "default 1", "drop the default"];
+    volatile_default_retyped: &["ALTER TABLE t ADD at timestamptz DEFAULT clock_timestamp()"],
+        ChangeType::new("t", "at", "c", "timestamp").up("{at} AT TIME ZONE 'UTC'").down("{c} AT TIME ZONE 'UTC'").kept_in_sync() => Unsupported, &["clock_timestamp()", "drop the default"];
+
+    index_without_keys: &[], AddIndex::new("t", "keyless") => Definition, &["keyless", ".columns("];
+    unique_index_without_the_partition_key: PARTED, AddIndex::new("parted", "lone").columns(&["a"]).unique() => Unsupported, &["lone", "\"id\"", "add it"];
+    index_over_a_foreign_partition: &["CREATE FOREIGN DATA WRAPPER none", "CREATE SERVER away FOREIGN DATA WRAPPER none",
+        "CREATE TABLE parted (id int, a int) PARTITION BY RANGE (id)", "CREATE FOREIGN TABLE parted_away PARTITION OF parted FOR VALUES FROM (0) TO (100) SERVER away"],
+         AddIndex::new("parted", "everywhere").columns(&["a"]) => Unsupported, &["parted_away", "detach it"];
+    index_in_no_schema: &[], AddIndex::new("nowhere.t", "i").columns(&["a"]) => Missing, &["nowhere"];
+    check_name_taken: &["ALTER TABLE t ADD CONSTRAINT taken CHECK (a > 0)"], AddColumn::new("t", "c", "int").check("taken", "{c} > 0") => Conflict, &["taken", "choose another name"];
+    check_over_no_column: &[], AddColumn::new("t", "c", "int").check("c_check", "{c} > {zzz}") => Missing, &["\"zzz\""];
+    inheritance_add: &["CREATE TABLE heir () INHERITS (t)"], AddColumn::new("t", "c", "int") => Unsupported, &["inherit", "RunSql"];
+    inheritance_drop: &["CREATE TABLE heir () INHERITS (t)"], DropColumn::new("t", "b") => Unsupported, &["inherit", "RunSql"];
+    domain_added: &["CREATE DOMAIN small AS int CHECK (VALUE < 1000)"], AddColumn::new("t", "c", "small") => Unsupported, &["\"c\"", "domain", ".check("];
+
+    drop_generated: &[], DropColumn::new("t", "doubled") => Unsupported, &["doubled", "generated", "RunSql"];
+    drop_identity: &["ALTER TABLE t ADD n int GENERATED ALWAYS AS IDENTITY"], DropColumn::new("t", "n").restore_with("{id}") => Unsupported, &["\"n\"", "DROP IDENTITY"];
+    drop_partition_key: PARTED, DropColumn::new("parted", "id").restore_with("1") => Unsupported, &["\"id\"", "partitioned by it", "new table"];
+    drop_referred: &["ALTER TABLE t ADD UNIQUE (a)", "CREATE TABLE child (a int CONSTRAINT child_fk REFERENCES t (a))"], DropColumn::new("t", "a") => Unsupported, &["child_fk", "drop that first"];
+    drop_replica_identity: &["CREATE UNIQUE INDEX told ON t (a)", "ALTER TABLE t REPLICA IDENTITY USING INDEX told"], DropColumn::new("t", "a") => Unsupported, &["told", "choose another"];
+    drop_excluded: &["ALTER TABLE t ADD CONSTRAINT apart EXCLUDE USING btree (a WITH =)"], DropColumn::new("t", "a") => Unsupported, &["apart", "drop the constraint first"];
+    drop_unique_of_a_partitioned_table: PARTED, DropColumn::new("parted", "k") => Unsupported, &["parted_key", "drop the constraint first"];
+    drop_foreign_key_of_a_partitioned_table[..180_000]: PARTED, DropColumn::new("parted", "a") => Unsupported, &["parted_fk", "drop it first"];
+    drop_under_a_policy: &["CREATE POLICY mine ON t USING (a > 0)"], DropColumn::new("t", "a") => Unsupported, &["mine", "change that first"];
+    drop_under_a_generated_column: &["ALTER TABLE t ADD twice int GENERATED ALWAYS AS (a * 2) STORED"], DropColumn::new("t", "a") => Unsupported, &["twice", "change that first"];
+    drop_under_a_rule: &["CREATE RULE loud AS ON UPDATE TO t WHERE NEW.a <> OLD.a DO ALSO INSERT INTO other VALUES (NEW.a)"], DropColumn::new("t", "a") => Unsupported, &["loud", "change that first"];
+    restore_does_not_compile: &[], DropColumn::new("t", "a").restore_with("no_such({id})") => Definition, &["no_such"];
+    restore_from_no_column: &[], DropColumn::new("t", "a").restore_with("{zzz} + 1") => Definition, &["zzz", "mend the definition"];
+    restore_gives_another_type: &[], DropColumn::new("t", "a").restore_with("{b}") => Definition, &["integer"];
+    restore_null_in_not_null: &[], DropColumn::new("t", "a").restore_with("null::int") => Definition, &["NOT NULL", "a value that is not"];
+
+    table_without_columns: &[], CreateTable::new("bare") => Definition, &["bare", ".columns("];
+    table_in_no_schema: &[], CreateTable::new("nowhere.x").columns([Column::new("id", "int")]) => Missing, &["nowhere"];
+    table_of_no_type: &[], CreateTable::new("x").columns([Column::new("id", "biggint")]) => Definition, &["biggint"];
+    table_check_does_not_compile: &[], CreateTable::new("x").columns([Column::new("id", "int")]).constraints([Constraint::check("odd", "{id} ~ 1")]) => Definition, &["operator"];
+    table_check_over_no_column: &[], CreateTable::new("x").columns([Column::new("id", "int")]).constraints([Constraint::check("odd", "{zzz} > 1")]) => Definition, &["zzz"];
+    table_default_does_not_compile: &[], CreateTable::new("x").columns([Column::new("id", "int").default("no_such()")]) => Definition, &["no_such"];
+    table_default_and_identity: &[], CreateTable::new("x").columns([Column::new("id", "int").identity().default("1")]) => Definition, &["identity", "\"id\""];
+    table_generated_by_what_is_not_there: &[], CreateTable::new("x").columns([Column::new("id", "int").generated("{zzz} + 1")]) => Definition, &["zzz"];
+    table_key_of_no_column: &[], CreateTable::new("x").columns([Column::new("id", "int")]).primary_key(&["zzz"]) => Definition, &["zzz"];
+    table_refers_to_no_table: &[], CreateTable::new("x").columns([Column::new("id", "int")]).constraints([Constraint::foreign_key("x_fk", &["id"], "nowhere", &["id"])]) => Missing, &["nowhere"];
+    table_refers_to_no_column: &[], CreateTable::new("x").columns([Column::new("id", "int")]).constraints([Constraint::foreign_key("x_fk", &["id"], "other", &["zzz"])]) => Missing, &["\"zzz\""];
+    a_view_has_the_name: &["CREATE VIEW seen AS SELECT a FROM t"], CreateTable::new("seen").columns([Column::new("a", "int")]) => Conflict, &["seen", "choose another name"];
+
+    sql_outside_a_transaction: &[], RunSql::new(&["VACUUM t"]).irreversible("it only tidies").outside_transaction() => Definition, &["VACUUM t", ".done_when("];
     rewriting_default: &[], AddColumn::new("t", "c", "float8").default("random()") => Unsupported, &["volatile_default"];
     a_view_is_no_table: &["CREATE VIEW seen AS SELECT a FROM t"], AddColumn::new("seen", "c", "int") => Unsupported, &["seen"];
-}
-
-#[tokio::test]
-async fn publication_column_list() {
-    static MIGRATIONS: Migrations =
-        migrations![Migration::new("published", RenameColumn::new("t", "a", "c")).not_deployed()];
-    static CASE: Case = Case { setup: TABLES, migrations: &MIGRATIONS, schema: "public" };
-    let stage = Stage::set(&CASE).await;
-    // Column lists are of 15.
-    if one::<i32>(&stage.client, "SELECT current_setting('server_version_num')::int").await >= 150_000 {
-        refused(&CASE, &["CREATE PUBLICATION told FOR TABLE t (id, a)"], Kind::Unsupported, &["told"]).await;
-    }
-}
-
-#[tokio::test]
-async fn foreign_key_from_a_partitioned_table() {
-    static MIGRATIONS: Migrations =
-        migrations![Migration::new("referred", RenameColumn::new("t", "a", "c")).not_deployed()];
-    static CASE: Case = Case { setup: TABLES, migrations: &MIGRATIONS, schema: "public" };
-    let stage = Stage::set(&CASE).await;
-    // From 18 on it can be added NOT VALID.
-    if one::<i32>(&stage.client, "SELECT current_setting('server_version_num')::int").await < 180_000 {
-        let setup: &[&str] = &[
-            "ALTER TABLE t ADD UNIQUE (a)",
-            "CREATE TABLE parts (a int CONSTRAINT parts_fk REFERENCES t (a)) PARTITION BY RANGE (a)",
-        ];
-        refused(&CASE, setup, Kind::Unsupported, &["parts_fk", "parts"]).await;
-    }
 }
 
 #[tokio::test]
@@ -202,6 +241,68 @@ async fn a_role_without_the_right_to_do_it() {
     assert_eq!(error.kind(), Kind::Permission, "{error}");
     assert!(!one::<bool>(client, "SELECT to_regnamespace('phasewise') IS NOT NULL").await);
     run(client, &format!("DROP OWNED BY \"{role}\"")).await;
+    run(client, &format!("DROP ROLE \"{role}\"")).await;
+}
+
+#[tokio::test]
+async fn a_role_without_create_on_the_schema() {
+    static INDEX: Migrations = migrations![Migration::new("index", AddIndex::new("t", "i").columns(&["b"]))];
+    static RENAME: Migrations =
+        migrations![Migration::new("rename", RenameColumn::new("t", "a", "c")).not_deployed()];
+    static CREATE: Migrations =
+        migrations![Migration::new("create", CreateTable::new("x").columns([Column::new("id", "int")]))];
+    static CASE: Case = Case { setup: TABLES, migrations: &RENAME, schema: "public" };
+    let stage = Stage::set(&CASE).await;
+    let client = &stage.client;
+    let role = format!("{}_poor", stage.database.name());
+    run(client, &format!("CREATE ROLE \"{role}\" LOGIN PASSWORD 'x'")).await;
+    run(client, &format!("GRANT CREATE ON DATABASE \"{}\" TO \"{role}\"", stage.database.name())).await;
+    run(client, "CREATE INDEX t_a ON t (a)").await;
+    // So that a rename has an index to make anew.
+    run(client, &format!("ALTER TABLE t OWNER TO \"{role}\"")).await;
+    run(client, "REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
+    let before = catalog::dump(client).await;
+    for migrations in [&INDEX, &RENAME, &CREATE] {
+        let mut config = stage.database.config();
+        config.user(&role).password("x");
+        let poor = Migrator::connect(config, tokio_postgres::NoTls, migrations).schema("public");
+        let error = poor.run().await.expect_err("refused");
+        assert_eq!(error.kind(), Kind::Permission, "{error}");
+        assert!(error.to_string().contains("public"), "{error}");
+        assert!(error.to_string().contains("GRANT CREATE ON SCHEMA"), "{error}");
+        same(&before, &catalog::dump(client).await, "something was left behind");
+    }
+    run(client, &format!("DROP OWNED BY \"{role}\" CASCADE")).await;
+    run(client, &format!("DROP ROLE \"{role}\"")).await;
+}
+
+#[tokio::test]
+async fn a_foreign_key_of_somebody_elses_table() {
+    static RENAME: Migrations =
+        migrations![Migration::new("rename", RenameColumn::new("t", "a", "c")).not_deployed()];
+    static CASE: Case = Case { setup: TABLES, migrations: &RENAME, schema: "public" };
+    let stage = Stage::set(&CASE).await;
+    let client = &stage.client;
+    let role = format!("{}_half", stage.database.name());
+    run(client, &format!("CREATE ROLE \"{role}\" LOGIN PASSWORD 'x'")).await;
+    run(client, &format!("GRANT CREATE ON DATABASE \"{}\" TO \"{role}\"", stage.database.name())).await;
+    run(client, &format!("GRANT ALL ON SCHEMA public TO \"{role}\"")).await;
+    run(client, "ALTER TABLE t ADD UNIQUE (a)").await;
+    run(client, "CREATE TABLE child (a int CONSTRAINT child_fk REFERENCES t (a))").await;
+    run(client, &format!("ALTER TABLE t OWNER TO \"{role}\"")).await;
+    let before = catalog::dump(client).await;
+    let mut config = stage.database.config();
+    config.user(&role).password("x");
+    let half = Migrator::connect(config, tokio_postgres::NoTls, &RENAME).schema("public");
+    let error = half.run().await.expect_err("refused");
+    assert_eq!(error.kind(), Kind::Permission, "{error}");
+    for named in ["child_fk", "\"child\"", "run as a member of its owner"] {
+        assert!(error.to_string().contains(named), "{named} is not named: {error}");
+    }
+    same(&before, &catalog::dump(client).await, "something was left behind");
+    run(client, &format!("ALTER TABLE child OWNER TO \"{role}\"")).await;
+    half.run().await.expect("nothing is in the way any more");
+    run(client, &format!("DROP OWNED BY \"{role}\" CASCADE")).await;
     run(client, &format!("DROP ROLE \"{role}\"")).await;
 }
 

@@ -11,6 +11,8 @@ use phasewise::{
 };
 use tokio_postgres::Client;
 
+use crate::harness::until;
+
 /// `t.a` is copied to a new `t.b`, which gets an index: expand, one deploy, fill, index.
 #[derive(Clone, Copy)]
 struct Copied;
@@ -389,8 +391,13 @@ async fn edited_newer_and_damaged_are_refused() {
 
     client.batch_execute("UPDATE phasewise.migrations SET entered = 9").await.unwrap();
     assert_eq!(edited.run().await.unwrap_err().kind(), Kind::LedgerDamaged);
-    client.batch_execute("UPDATE phasewise.ledger SET version = 2").await.unwrap();
+    client.batch_execute("UPDATE phasewise.ledger SET version = version + 1").await.unwrap();
     assert_eq!(edited.status().await.unwrap_err().kind(), Kind::LedgerTooNew);
+    // Laid out otherwise, as newer ones are: damage only in one of our own version.
+    client.batch_execute("ALTER TABLE phasewise.migrations RENAME COLUMN paused TO held").await.unwrap();
+    assert_eq!(edited.status().await.unwrap_err().kind(), Kind::LedgerTooNew);
+    client.batch_execute("UPDATE phasewise.ledger SET version = version - 1").await.unwrap();
+    assert_eq!(edited.status().await.unwrap_err().kind(), Kind::LedgerDamaged);
 }
 
 #[tokio::test]
@@ -429,27 +436,31 @@ async fn a_lost_lease_stops_the_driver() {
         let slow = slow.clone();
         async move { slow.run().await }
     });
-    while one::<i64>(&client, "SELECT count(*) FROM t WHERE b IS NOT NULL").await == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(&client, "SELECT EXISTS (SELECT FROM t WHERE b IS NOT NULL)").await;
     client
         .batch_execute("UPDATE phasewise.lease SET token = token + 1, expires_at = '-infinity'")
         .await
         .unwrap();
-    assert_eq!(run.await.unwrap().unwrap_err().kind(), Kind::LeaseLost);
-    let done = one::<i64>(&client, "SELECT done FROM phasewise.backfills").await;
+    let error = tokio::time::timeout(Duration::from_secs(30), run).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(error.kind(), Kind::LeaseLost);
+    let done = one::<i64>(&client, "SELECT sum(done)::int8 FROM phasewise.backfills").await;
     assert!(done > 0 && done < 20_000, "{done}");
+    let filled = one::<i64>(&client, "SELECT count(*) FROM t WHERE b IS NOT NULL").await;
 
     // A dropped run leaves no statement, gives the lease back, and is resumed at its cursor.
     let run = tokio::spawn({
         let slow = slow.clone();
         async move { slow.run().await }
     });
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // It has got further than the first one.
+    until(&client, &format!("SELECT count(*) > {filled} FROM t WHERE b IS NOT NULL")).await;
     run.abort();
-    let _ = run.await;
-    let before = one::<i64>(&client, "SELECT done FROM phasewise.backfills").await;
-    assert!(before >= done);
+    assert!(run.await.unwrap_err().is_cancelled());
+    // Nothing of it goes on: the lease is given back, and no session of it is at work.
+    until(&client, "SELECT expires_at < clock_timestamp() FROM phasewise.lease").await;
+    until(&client, "SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'phasewise'").await;
+    let before = one::<i64>(&client, "SELECT sum(done)::int8 FROM phasewise.backfills").await;
+    assert!(before > done, "{before} after {done}");
     let rest = one::<i64>(&client, "SELECT count(*) FROM t WHERE b IS NULL").await;
     let report = migrator(&database, &COPY1).lease_wait(Duration::from_secs(5)).run().await.unwrap();
     assert!(report.is_complete());
@@ -612,7 +623,7 @@ async fn a_half_entered_phase_is_rolled_back() {
     let (database, client) = with_rows(10).await;
     client.batch_execute("ALTER TABLE visits RENAME TO hidden").await.unwrap();
     let migrator = migrator(&database, &COPY);
-    assert_eq!(migrator.run().await.unwrap_err().kind(), Kind::Database);
+    assert_eq!(migrator.run().await.unwrap_err().kind(), Kind::Step);
     assert!(one::<bool>(&client, &has_column()).await);
     let report = migrator.rollback("copy", To::Previous).await.unwrap();
     assert_eq!(report.get("copy").unwrap().left, ["Expand"]);
@@ -743,6 +754,11 @@ async fn no_client_waits_longer_than_the_stall_budget() {
     assert!(worst < budget + Duration::from_millis(200), "{worst:?}");
 }
 
+/// When the driver's session last began a statement, as text.
+async fn polls(client: &Client) -> String {
+    one(client, "SELECT coalesce(max(query_start), '-infinity')::text FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'phasewise'").await
+}
+
 #[tokio::test]
 async fn a_writer_that_is_still_open_is_waited_for() {
     let (database, client) = with_rows(10).await;
@@ -755,7 +771,19 @@ async fn a_writer_that_is_still_open_is_waited_for() {
         let migrator = migrator.clone();
         async move { migrator.run_to("copy", "Fill").await }
     });
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // All that it can see is filled, and yet it is not done: whoever is still open may be about to write.
+    let other = database.connect().await.unwrap();
+    until(&other, "SELECT count(*) = 10 FROM t WHERE b = upper(a)").await;
+    let open = "SELECT xact_start FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction' AND backend_xid IS NOT NULL";
+    assert_eq!(other.query(open, &[]).await.unwrap().len(), 1);
+    let (looked, begun) = (polls(&other).await, std::time::Instant::now());
+    // It looks again and again, and finds the writer each time.
+    while polls(&other).await == looked || begun.elapsed() < Duration::from_millis(300) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it does not look");
+        assert!(!run.is_finished(), "it did not wait");
+        assert_eq!(one::<i64>(&other, "SELECT entered::int8 FROM phasewise.migrations").await, 2);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     client.batch_execute("COMMIT").await.unwrap();
     assert_eq!(run.await.unwrap().unwrap().get("copy").unwrap().rows, 11);
 }

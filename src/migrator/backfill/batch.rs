@@ -60,7 +60,10 @@ impl Worker<'_> {
         part: &Part,
         pace: &mut Pace,
     ) -> Result<Option<Done>> {
-        let mut tries = Tries::new(self.migrator, "a batch").counting_those_behind();
+        let mut tries = Tries::new(self.migrator, "a batch");
+        if job.policy.yield_to_clients {
+            tries = tries.counting_those_behind();
+        }
         let mut skipping = false;
         loop {
             let timeouts = self.batch_timeouts(&tries);
@@ -155,11 +158,13 @@ impl Worker<'_> {
         Ok(Attempt::Done(Box::new(Done { part: next, wrote, lap, control })))
     }
 
-    /// In physical order, whatever the plan: no synchronized scan that starts in the middle, no parallel workers.
+    /// In physical order, whatever the plan: no synchronized scan that starts in the middle, no parallel workers. And a
+    /// commit that does not wait for the disk: a batch that a crash of the server undoes takes its cursor with it.
     async fn mark(&self, batches: &Batches) -> Result<()> {
         let marker = batches.marker.map_or(FILL, |marker| marker.value());
         let sql = "SELECT set_config('phasewise.backfill', $1, true), set_config('synchronize_seqscans', 'off', true),
-                          set_config('max_parallel_workers_per_gather', '0', true)";
+                          set_config('max_parallel_workers_per_gather', '0', true),
+                          set_config('synchronous_commit', 'off', true)";
         self.session.ask(sql, &[text(&marker)]).await.map(|_| ())
     }
 

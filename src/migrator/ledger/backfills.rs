@@ -270,7 +270,7 @@ impl Ledger {
 
     /// Says that somebody wants the lease: a driver that only waits for a person gives way.
     pub(in crate::migrator) async fn want(&self, conn: &Conn) -> Result<()> {
-        conn.ask(&self.sql("UPDATE {s}.lease SET wanted_at = clock_timestamp()"), &[]).await.map(|_| ())
+        conn.write(&self.sql("UPDATE {s}.lease SET wanted_at = clock_timestamp()"), &[]).await.map(|_| ())
     }
 
     /// What people ask of a migration's loops.
@@ -305,7 +305,7 @@ impl Ledger {
             super::write::BY
         ));
         let target = target.map(|target| target.as_secs_f64());
-        conn.ask(&sql, &[text(&migration), float8(&factor), (&target, Type::FLOAT8)]).await?;
+        conn.write(&sql, &[text(&migration), float8(&factor), (&target, Type::FLOAT8)]).await?;
         Ok(())
     }
 

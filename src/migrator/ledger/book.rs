@@ -175,15 +175,18 @@ impl Ledger {
                FROM {s}.migrations m",
         );
         let confirmed = self.sql("SELECT migration, phase, at, by FROM {s}.confirmations ORDER BY at");
-        let ((version, migrations), confirmed, instances, parts, aside) = try_join5(
+        let read = try_join5(
             try_join(conn.ask(&version, &[]), conn.ask(&migrations, &[])),
             conn.ask(&confirmed, &[]),
             self.instances(conn),
             self.all_parts(conn),
             self.set_aside(conn, None),
         )
-        .await
-        .map_err(|error| self.unreadable(error))?;
+        .await;
+        let ((version, migrations), confirmed, instances, parts, aside) = match read {
+            Ok(read) => read,
+            Err(error) => return Err(self.unreadable(conn, error).await),
+        };
 
         let head = version.first().ok_or_else(|| {
             Error::new(
@@ -197,14 +200,7 @@ impl Ledger {
         })?;
         let written: i32 = get(head, "version")?;
         if written > schema::VERSION {
-            return Err(Error::new(
-                Kind::LedgerTooNew,
-                format!(
-                    "the ledger in schema {} has version {written}, and this build knows version {}: run a build with a newer phasewise",
-                    self.s,
-                    schema::VERSION
-                ),
-            ));
+            return Err(self.too_new(written));
         }
         if written < 1 {
             return Err(self.damaged("ledger", "version", &written));
@@ -295,7 +291,27 @@ impl Ledger {
         )
     }
 
-    fn unreadable(&self, error: Error) -> Error {
+    fn too_new(&self, written: i32) -> Error {
+        Error::new(
+            Kind::LedgerTooNew,
+            format!(
+                "the ledger in schema {} has version {written}, and this build knows version {}: run a build with a newer phasewise",
+                self.s,
+                schema::VERSION
+            ),
+        )
+    }
+
+    async fn written(&self, conn: &Conn) -> Option<i32> {
+        let rows = conn.ask(&self.sql("SELECT version FROM {s}.ledger"), &[]).await.ok()?;
+        rows.first().and_then(|row| get(row, "version").ok())
+    }
+
+    async fn unreadable(&self, conn: &Conn, error: Error) -> Error {
+        // A newer one may be laid out otherwise; its version stays where it is.
+        if let Some(written) = self.written(conn).await.filter(|written| *written > schema::VERSION) {
+            return self.too_new(written);
+        }
         match error.kind() {
             Kind::Permission => Error::new(
                 Kind::Permission,

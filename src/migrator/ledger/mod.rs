@@ -9,7 +9,7 @@ pub(super) use backfills::{Aside, Control, Part, Spot};
 pub(super) use book::{Book, Direction, Record};
 pub(super) use write::{At, to_json};
 
-use super::connect::{Conn, Sql as _, get, int4, text};
+use super::connect::{BEGIN, Conn, Sql as _, get, int4, text};
 use super::session::Facts;
 use crate::error::{Error, Kind, Result};
 use crate::ident::quote;
@@ -46,7 +46,7 @@ impl Ledger {
             if facts.has_ledger {
                 return Ok(false);
             }
-            conn.send("begin", "BEGIN").await?;
+            conn.send("begin", BEGIN).await?;
             let made = self.create(conn, facts, migrations).await;
             match finish(conn, made).await {
                 Ok(fresh) => {

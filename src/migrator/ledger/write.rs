@@ -152,10 +152,10 @@ impl Ledger {
         Ok(())
     }
 
-    /// Notes for each phase when an instance was last seen that is older than the next phase allows: the soak counts
-    /// from there.
-    pub(in crate::migrator) async fn saw(&self, conn: &Conn, instance: &str) -> Result<()> {
-        let sql = self.sql(
+    /// The statement that notes for each phase when an instance ($1) was last seen that is older than the next phase
+    /// allows: the soak counts from there.
+    pub(in crate::migrator) fn saw(&self) -> String {
+        self.sql(
             "INSERT INTO {s}.older (migration, phase, at)
              SELECT m.name, m.phases -> (m.entered - 1) ->> 'name', clock_timestamp()
                FROM {s}.migrations m JOIN {s}.instances i ON i.id = $1::text::uuid
@@ -163,9 +163,7 @@ impl Ledger {
                 AND (m.phases -> m.entered ->> 'lo')::int4 > coalesce((i.releases ->> m.name)::int4, 0)
               ORDER BY m.name
              ON CONFLICT (migration, phase) DO UPDATE SET at = excluded.at",
-        );
-        conn.ask(&sql, &[text(&instance)]).await?;
-        Ok(())
+        )
     }
 
     pub(in crate::migrator) async fn withdraw(&self, conn: &Conn, name: &str, phase: &str) -> Result<()> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::Client;
 
+use super::gates::goes_first;
 use super::snapshot::{self, Scope};
 use crate::catalog::{Question, Snapshot, TableKind};
 use crate::change::Touches;
@@ -66,19 +67,20 @@ pub(crate) struct Standing {
 /// What is still to be done, as data. Reads only.
 pub(crate) async fn plan(client: &Client, scope: &Scope, standings: &[Standing]) -> Result<Plan> {
     let mut plan = Plan::default();
-    let mut before: Vec<(&str, Touches)> = Vec::new();
-    for standing in standings {
+    let unfinished = |standing: &&Standing| standing.entered < standing.entry.phases().len();
+    for (place, standing) in standings.iter().filter(unfinished).enumerate() {
         let Standing { entry, begun, entered, saved } = standing;
         let phases = entry.phases();
-        if *entered >= phases.len() {
-            continue;
-        }
         let touches = entry.touches();
-        let earlier = before.iter().find(|(_, other)| other.overlaps(&touches, &scope.schema));
+        let first = standings.iter().filter(unfinished).enumerate().find(|(at, other)| {
+            *at != place
+                && goes_first(*at < place, other.begun, *begun)
+                && other.entry.touches().overlaps(&touches, &scope.schema)
+        });
         let mut warnings = Vec::new();
-        let outlooks = match earlier {
-            Some((name, other)) => {
-                let because = waits_for(name, other, &touches, scope);
+        let outlooks = match first {
+            Some((_, other)) => {
+                let because = waits_for(other.entry.name(), &other.entry.touches(), &touches, scope);
                 phases[*entered..].iter().map(|_| Outlook::unknown(&because)).collect()
             }
             None => {
@@ -99,7 +101,6 @@ pub(crate) async fn plan(client: &Client, scope: &Scope, standings: &[Standing])
             PlannedPhase::new(phases[index], index + 1, phases.len(), outlook.steps, outlook.rollback)
         });
         plan.migrations.push(PlannedMigration::new(entry.name(), phases.collect()).warning(warnings));
-        before.push((entry.name(), touches));
     }
     Ok(plan)
 }

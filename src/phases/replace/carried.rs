@@ -25,6 +25,8 @@ struct CarriedIndex {
     name: String,
     unique: bool,
     tail: String,
+    /// Statistics targets of keys.
+    statistics: Vec<(i16, i32)>,
     comment: Option<String>,
     /// The UNIQUE constraint that it backs: its comment, and whether it is deferrable and deferred.
     constraint: Option<(Option<String>, bool, bool)>,
@@ -409,6 +411,7 @@ pub(super) fn carried(replace: &Replace, cx: &Context<'_>) -> Result<Carried> {
             name,
             unique: found.unique,
             tail,
+            statistics: found.statistics.clone(),
             comment: found.comment.clone(),
             constraint: backed.map(|c| (c.comment.clone(), c.deferrable, c.deferred)),
         });
@@ -563,6 +566,7 @@ impl Carried {
                 &carried.tail,
                 carried.comment.as_deref(),
             ));
+            steps.extend(index::statistics(table, &carried.name, &carried.statistics));
             if let Some((comment, deferrable, deferred)) = &carried.constraint {
                 steps.push(constraint::add_unique_using_index(
                     table,

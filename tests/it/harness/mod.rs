@@ -4,6 +4,7 @@ pub(crate) mod catalog;
 pub(crate) mod crowd;
 pub(crate) mod data;
 pub(crate) mod rounds;
+pub(crate) mod twin;
 
 use std::time::Duration;
 
@@ -46,6 +47,12 @@ pub(crate) struct Stage {
 
 pub(crate) async fn database() -> Database {
     Server::shared().await.expect("a server").database().await.expect("a database")
+}
+
+/// Whether the server's version is among those.
+pub(crate) async fn is_one_of(versions: impl std::ops::RangeBounds<i32>) -> bool {
+    let client = database().await.connect().await.expect("a connection");
+    versions.contains(&one::<i32>(&client, "SELECT current_setting('server_version_num')::int").await)
 }
 
 /// A migrator that does not wait: for batches, soaks, or for ever for a lock. Many passes, since a row that crowds
@@ -128,6 +135,15 @@ pub(crate) async fn run(client: &Client, sql: &str) {
     client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?}\n{sql}"));
 }
 
+/// Waits until a query for one boolean says so.
+pub(crate) async fn until(client: &Client, sql: &str) {
+    let begun = std::time::Instant::now();
+    while !one::<bool>(client, sql).await {
+        assert!(begun.elapsed() < Duration::from_secs(60), "in vain: {sql}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Panics with the lines that differ.
 pub(crate) fn same(expected: &str, found: &str, when: &str) {
     if expected == found {
@@ -142,36 +158,40 @@ pub(crate) fn same(expected: &str, found: &str, when: &str) {
     panic!("{when}:\n{}\n{}", gone.join("\n"), new.join("\n"));
 }
 
-/// A module with tests per case: `thorough! { name: setup, change; }`.
+/// A module with tests per case: `thorough! { name: setup, change => &["the same by plain SQL"]; }`. All of them
+/// compare the end with a twin's, by [`twin::as_asked`]; beyond that:
 ///
 /// * `thorough!`: [`rounds::back_and_forth`], [`rounds::from_everywhere`], and its locks;
 /// * `steady!`: without the second;
 /// * `brief!`: [`rounds::there_and_back`] alone, for a kind of table or type that differs in little.
 macro_rules! thorough {
-    ($($name:ident: $setup:expr, $change:expr;)+) => {$(
+    ($($name:ident: $setup:expr, $change:expr => $asked:expr;)+) => {$(
         mod $name {
             crate::harness::case!($name, $setup, $change);
             crate::harness::test!(back_and_forth, from_everywhere, locks);
+            crate::harness::asked!($asked);
         }
     )+};
 }
 pub(crate) use thorough;
 
 macro_rules! steady {
-    ($($name:ident: $setup:expr, $change:expr;)+) => {$(
+    ($($name:ident: $setup:expr, $change:expr => $asked:expr;)+) => {$(
         mod $name {
             crate::harness::case!($name, $setup, $change);
             crate::harness::test!(back_and_forth, locks);
+            crate::harness::asked!($asked);
         }
     )+};
 }
 pub(crate) use steady;
 
 macro_rules! brief {
-    ($($name:ident: $setup:expr, $change:expr;)+) => {$(
+    ($($name:ident: $setup:expr, $change:expr => $asked:expr;)+) => {$(
         mod $name {
             crate::harness::case!($name, $setup, $change);
             crate::harness::test!(there_and_back);
+            crate::harness::asked!($asked);
         }
     )+};
 }
@@ -199,3 +219,13 @@ macro_rules! test {
     )+};
 }
 pub(crate) use test;
+
+macro_rules! asked {
+    ($asked:expr) => {
+        #[tokio::test]
+        async fn as_asked() {
+            crate::harness::twin::as_asked(&CASE, $asked).await;
+        }
+    };
+}
+pub(crate) use asked;

@@ -1,0 +1,78 @@
+//! How fast backfills are, and what clients notice of them: ratios, each the median of paired runs that alternate.
+//!
+//! `cargo bench --bench backfill` prints a line `RATIO <name> <value>` a figure. Arguments after `--` choose figures by
+//! parts of their names; `--quick` takes small tables and one pair, to see that it works.
+
+#[path = "backfill/clients.rs"]
+mod clients;
+#[path = "backfill/contestants.rs"]
+mod contestants;
+#[path = "backfill/memory.rs"]
+mod memory;
+#[path = "backfill/pairs.rs"]
+mod pairs;
+#[path = "backfill/tables.rs"]
+mod tables;
+#[path = "backfill/triggers.rs"]
+mod triggers;
+
+use phasewise::testing::Server;
+
+use contestants::Contestant;
+use pairs::Bench;
+use tables::Key;
+
+type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+#[tokio::main]
+async fn main() -> Result {
+    let bench = Bench::from_arguments();
+    if bench.is_listing() {
+        return Ok(());
+    }
+    // Durable, as servers are: a batch's commit must not be cheaper than it is. Vacuums and checkpoints happen when
+    // we say so, on both sides alike.
+    let server = Server::builder()
+        .setting("fsync", "on")
+        .setting("full_page_writes", "on")
+        .setting("shared_buffers", "1GB")
+        .setting("max_wal_size", "16GB")
+        .setting("checkpoint_timeout", "1h")
+        .setting("autovacuum", "off")
+        .start()
+        .await?;
+    eprintln!("on {}", server.origin());
+
+    let faster = [
+        ("backfill_vs_single_update_bigint", Key::Bigint, Contestant::Phasewise(1), Contestant::SingleUpdate),
+        ("backfill_vs_single_update_uuid", Key::Uuid, Contestant::Phasewise(1), Contestant::SingleUpdate),
+        (
+            "backfill_two_workers_vs_single_update",
+            Key::Bigint,
+            Contestant::Phasewise(2),
+            Contestant::SingleUpdate,
+        ),
+        ("backfill_vs_keyset_batches", Key::Bigint, Contestant::Phasewise(1), Contestant::KeysetBatches),
+        ("backfill_vs_keyset_batches_uuid", Key::Uuid, Contestant::Phasewise(1), Contestant::KeysetBatches),
+        ("backfill_vs_trigger_touch", Key::Bigint, Contestant::Phasewise(1), Contestant::TriggerTouch),
+    ];
+    for (name, key, ours, theirs) in faster {
+        if !bench.wants(name) {
+            continue;
+        }
+        let database = server.database().await?;
+        tables::source(&database, key, bench.rows).await?;
+        // Rows a second of ours over theirs: the times the other way round.
+        bench
+            .ratio(
+                name,
+                async || contestants::time(&database, key, theirs).await,
+                async || contestants::time(&database, key, ours).await,
+            )
+            .await?;
+        database.drop().await?;
+    }
+    triggers::bench(&bench, &server).await?;
+    clients::bench(&bench, &server).await?;
+    memory::bench(&bench, &server).await
+}
