@@ -175,7 +175,8 @@ impl Migrator {
                     ),
                 ));
             }
-            if first && work.is_none() {
+            // Again and again: a driver that begins to wait for a person only now must hear of it too.
+            if work.is_none() {
                 look.ledger.want(&look.conn).await?;
             }
             if first {

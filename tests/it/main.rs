@@ -1,5 +1,6 @@
 //! Tests against real servers.
 
+mod backfill;
 mod bad_input;
 mod carried;
 mod checks;

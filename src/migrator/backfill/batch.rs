@@ -1,5 +1,6 @@
 //! One batch: a short transaction that fills the rows of a range, with the cursor in it.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join3};
@@ -12,6 +13,7 @@ use super::job::{Job, names, sets_aside, table_sql};
 use super::leaves::Leaf;
 use super::pace::{Lap, Pace, float, whole};
 use super::range::{self, Range};
+use super::verification::Wrong;
 use crate::error::{Error, Kind, Result};
 use crate::migrator::connect::{Sql as _, get, text};
 use crate::migrator::events::Event;
@@ -76,7 +78,7 @@ impl Worker<'_> {
                     let code = error.own_code().cloned();
                     if code == Some(SqlState::QUERY_CANCELED) {
                         // Longer than the stall budget: half as much may fit.
-                        pace.cut();
+                        pace.too_long();
                     }
                     if is_of_a_row(&error) {
                         if pace.size() > 1 {
@@ -233,17 +235,26 @@ impl Worker<'_> {
             for aside in &aside {
                 self.ledger.put_aside(&self.session, job.at, aside).await?;
             }
-            let (noted, wrote) = join(self.keep(job, next), self.session.execute_typed(&sql, &params)).await;
+            let (noted, wrote) = join(self.keep(job, next), self.session.query_typed(&sql, &params)).await;
             noted.and(wrote.map_err(|error| failed(job, leaf, predicate, error)))
         }
         .await;
         let wrote = self.finish(wrote).await?;
+        let written: HashSet<String> = wrote.iter().map(|row| get(row, "tuple")).collect::<Result<_>>()?;
         for aside in aside {
             self.tell_aside(job, &aside);
             job.set_aside(aside);
         }
-        job.miss(u64::try_from(tuples.len()).unwrap_or(0).saturating_sub(wrote));
-        Ok((wrote, begun.elapsed()))
+        // What was locked is come back to, range by range.
+        if !skipping {
+            let missed = places.iter().filter_map(|place| found.get(*place));
+            job.miss(
+                missed
+                    .filter(|found| !written.contains(&found.tuple))
+                    .map(|found| Wrong { key: found.key.clone(), row: found.row.clone() }),
+            );
+        }
+        Ok((u64::try_from(written.len()).unwrap_or(0), begun.elapsed()))
     }
 
     async fn keep(&self, job: &Job<'_>, part: Option<&Part>) -> Result<()> {
@@ -385,11 +396,18 @@ impl Worker<'_> {
 fn estimate(leaf: &Leaf, part: &Part, range: &Range) -> Option<i64> {
     let known = part.estimate.or(leaf.estimate);
     match &range.next {
-        Spot::Tuple { first, page, until, .. } => {
-            let (behind, all) = ((page - first).max(1), (until - first).max(1));
-            let tells = known.is_none() || behind * 20 >= all;
-            let total = float(part.done + range.rows) * float(all) / float(behind.min(all));
-            if tells { Some(whole(total)) } else { known }
+        Spot::Tuple { first, page, item, until } => {
+            // Of whole pages: a page that is begun says little, and less the fewer there are.
+            let (behind, all) = ((page - first).min(until - first), (until - first).max(1));
+            let done = part.done + range.rows;
+            if range.last && part.done == 0 {
+                return Some(done);
+            }
+            if behind < 1 || known.is_some() && behind * 20 < all {
+                return known;
+            }
+            let begun = i64::from(*item).min(done / behind);
+            Some(whole(float(done - begun) * float(all) / float(behind)))
         }
         Spot::Key(_) => known,
     }
@@ -405,7 +423,8 @@ fn rows(messages: &[SimpleQueryMessage]) -> u64 {
 
 /// What Postgres, or a user's trigger, says of single rows.
 pub(super) fn is_of_a_row(error: &Error) -> bool {
-    let classes = ["21", "22", "23", "38", "39", "44", "P0"];
+    // 54: a value that is too long for an index.
+    let classes = ["21", "22", "23", "38", "39", "44", "54", "P0"];
     error.own_code().is_some_and(|code| classes.iter().any(|class| code.code().starts_with(class)))
 }
 

@@ -171,7 +171,7 @@ impl Filling {
         let free = if skipping { " AND t.ctid IN (SELECT tuple FROM free)" } else { "" };
         format!(
             "{locked}UPDATE ONLY {relation} AS t SET {} = v.value FROM unnest($1, $2, $3) AS v (tuple, writer, value)
-             WHERE t.ctid = v.tuple::tid AND t.xmin::text = v.writer AND ({}){free}",
+             WHERE t.ctid = v.tuple::tid AND t.xmin::text = v.writer AND ({}){free} RETURNING v.tuple AS tuple",
             quote(&self.column),
             batches.condition
         )

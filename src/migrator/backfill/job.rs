@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::compute::Filling;
 use super::leaves::{KeyColumn, Leaf};
+use super::verification::{self, Wrong};
 use crate::ident::{literal, quote};
 use crate::migrator::ledger::{Aside, At};
 use crate::migrator::policy::{BackfillPolicy, OnFailingRow};
@@ -39,7 +40,9 @@ pub(super) struct Job<'a> {
     aside: Mutex<Vec<Aside>>,
     skipped: Mutex<Vec<Skipped>>,
     written: &'a AtomicU64,
-    missed: AtomicU64,
+    missed: Mutex<Vec<Wrong>>,
+    /// The oldest transaction that may have been open when this driver began the pass, as SQL.
+    since: Mutex<Option<String>>,
     stop: AtomicBool,
 }
 
@@ -70,7 +73,8 @@ impl<'a> Job<'a> {
             aside: Mutex::new(aside),
             skipped: Mutex::default(),
             written,
-            missed: AtomicU64::new(0),
+            missed: Mutex::default(),
+            since: Mutex::default(),
             stop: AtomicBool::new(false),
         }
     }
@@ -140,14 +144,25 @@ impl<'a> Job<'a> {
         self.written.fetch_add(rows, Ordering::Relaxed);
     }
 
-    /// Counts rows that changed while their values were computed.
-    pub(super) fn miss(&self, rows: u64) {
-        self.missed.fetch_add(rows, Ordering::Relaxed);
+    /// Remembers rows that changed while their values were computed: as many as single repairs are good for.
+    pub(super) fn miss(&self, rows: impl Iterator<Item = Wrong>) {
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        let more = verification::MOST.saturating_sub(missed.len());
+        missed.extend(rows.take(more));
     }
 
-    /// The rows counted since the last look.
-    pub(super) fn missed(&self) -> u64 {
-        self.missed.swap(0, Ordering::Relaxed)
+    /// The rows remembered since the last look.
+    pub(super) fn missed(&self) -> Vec<Wrong> {
+        std::mem::take(&mut *self.missed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Since when rows may have moved behind this pass; `None` if another driver began it.
+    pub(super) fn since(&self) -> Option<String> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_since(&self, transaction: Option<String>) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = transaction;
     }
 
     /// Tells the other workers to end after the batch that they are at.
@@ -180,6 +195,8 @@ pub(super) fn names(keys: &[String]) -> (String, String) {
         return ("format('%s %s', t.tableoid::regclass, t.ctid)".to_owned(), "NULL::text".to_owned());
     }
     let formats: Vec<String> = keys.iter().map(|key| format!("{} = %s", key.replace('%', "%%"))).collect();
-    let values: Vec<String> = keys.iter().map(|key| format!("quote_literal(t.{})", quote(key))).collect();
+    // Cast to text: of some types (`"char"`) Postgres does not know which quote_literal is meant.
+    let values: Vec<String> =
+        keys.iter().map(|key| format!("quote_literal(t.{}::text)", quote(key))).collect();
     (format!("format({}, {})", literal(&formats.join(", ")), key_list(keys)), values.join(" || ', ' || "))
 }

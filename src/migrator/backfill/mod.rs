@@ -23,8 +23,9 @@ use futures_util::future::try_join3;
 use job::{Job, table_sql};
 use leaves::{key_columns, leaves};
 
+use super::connect::{Sql as _, get};
 use super::driver::Driver;
-use super::ledger::At;
+use super::ledger::{At, Part};
 use super::steps::Outcome;
 use super::throttles::Throttles;
 use crate::error::{Error, Kind, Result};
@@ -86,6 +87,12 @@ impl Driver<'_> {
         let aside = aside.into_iter().filter(|aside| aside.relation == table_sql(batches)).collect();
         let mut job = Job::new(at, id, batches, policy, found, keys, filling, throttles, aside, written);
         self.try_aside_again(&job).await?;
+        // Nobody works on them any more.
+        if open.iter().any(|part| !part.ended && part.token == Some(self.lease.token)) {
+            self.begin(self.own_timeouts()).await?;
+            let given_up = self.ledger.unclaim(&self.session, at, id, self.lease.token).await;
+            self.finish(given_up).await?;
+        }
 
         let first = open.first().map_or(1, |part| part.pass.max(1));
         let last = first.saturating_add(i32::try_from(policy.passes.max(1)).unwrap_or(i32::MAX) - 1);
@@ -97,16 +104,40 @@ impl Driver<'_> {
                 }
                 open = walk::parts(&job, pass, policy.workers);
                 self.begin(self.own_timeouts()).await?;
-                let begun = self.ledger.begin_pass(&self.session, at, id, &open).await;
+                let begun = self.begin_pass(&job, &open).await;
                 self.finish(begun).await?;
             }
             if !open.is_empty() {
                 self.walk(&mut job, open.iter().filter(|part| !part.ended).count()).await?;
                 open.clear();
             }
-            self.revisit(&job).await?;
-            wrong = self.settle_rest(&job).await?;
-            if wrong.is_empty() && job.missed() == 0 {
+            let rest = async {
+                self.revisit(&job).await?;
+                self.settle_rest(&job).await
+            };
+            wrong = match rest.await {
+                Ok(wrong) => wrong,
+                // Single rows are looked at by a batch, which finds out which of them it is.
+                Err(error) if batch::is_of_a_row(&error) && pass < last => {
+                    tracing::info!(target: "phasewise", migration = at.migration, phase = at.phase, pass, %error, "a row fails; another pass");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if wrong.is_empty() {
+                match self.hopped(&job).await? {
+                    Some(hopped) if !hopped.is_empty() => {
+                        wrong = if self.repair(&job, &hopped).await? {
+                            self.settle_rest(&job).await?
+                        } else {
+                            hopped
+                        };
+                    }
+                    None if pass < last => continue,
+                    _ => {}
+                }
+            }
+            if wrong.is_empty() {
                 self.forget(&job).await?;
                 return Ok(true);
             }
@@ -126,6 +157,13 @@ impl Driver<'_> {
                 batches.verify
             ),
         ))
+    }
+
+    async fn begin_pass(&self, job: &Job<'_>, parts: &[Part]) -> Result<()> {
+        let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::xid::text AS since";
+        let rows = self.session.ask(sql, &[]).await?;
+        job.set_since(rows.first().map(|row| get(row, "since")).transpose()?);
+        self.ledger.begin_pass(&self.session, job.at, job.id, parts).await
     }
 
     async fn forget(&self, job: &Job<'_>) -> Result<()> {

@@ -12,6 +12,8 @@ pub(super) struct Pace {
     /// Workers that share the rate.
     workers: u32,
     size: i64,
+    /// What the policy asks for, unless that was found to take longer than it may.
+    least: i64,
     rate: Option<f64>,
     last: Option<Instant>,
 }
@@ -44,7 +46,7 @@ impl Pace {
     pub(super) fn new(policy: &BackfillPolicy, workers: u32, size: Option<i64>) -> Self {
         let (least, most) = (i64::from(policy.least), i64::from(policy.most));
         let size = size.unwrap_or_else(|| i64::from(policy.batch)).clamp(least, most.max(least));
-        Self { policy: *policy, workers, size, rate: None, last: None }
+        Self { policy: *policy, workers, size, least, rate: None, last: None }
     }
 
     /// Rows that the next batch looks at.
@@ -57,9 +59,16 @@ impl Pace {
         self.rate
     }
 
-    /// After a batch that failed for its size, or that has a failing row in it: half as much, however little.
+    /// After a batch that has a failing row in it: half as much, however little.
     pub(super) fn cut(&mut self) {
         self.size = (self.size / 2).max(1);
+    }
+
+    /// After a batch that was cancelled for taking too long: half as much, and no more than that for the policy's
+    /// sake. Else every other batch would be cancelled where the least of the policy takes too long.
+    pub(super) fn too_long(&mut self) {
+        self.cut();
+        self.least = self.least.min(self.size);
     }
 
     /// After a batch that was done: aims the next one at the target, and gives the rest before it.
@@ -79,7 +88,7 @@ impl Pace {
         // Twice as much at the most: the next rows may be dearer. A batch that was cut short tells little.
         let most = if lap.full { self.size.saturating_mul(2) } else { self.size };
         // One that was cut below the least grows back step by step.
-        let least = i64::from(self.policy.least).min(self.size.saturating_mul(2));
+        let least = self.least.min(self.size.saturating_mul(2));
         self.size = whole(ideal).min(most).max(least).min(i64::from(self.policy.most)).max(1);
 
         let speed = control.speed.max(0.001);
@@ -154,6 +163,17 @@ mod tests {
         assert_eq!(pace.size(), 2);
         let _ = pace.done(lap(2, 1_000), Control::default(), Instant::now());
         assert_eq!(pace.size(), 4);
+    }
+
+    #[test]
+    fn one_that_took_too_long_is_not_grown_for_the_sake_of_the_least() {
+        let mut pace = Pace::new(&BackfillPolicy::new(), 1, None);
+        (0..5).for_each(|_| pace.too_long());
+        assert_eq!(pace.size(), 31);
+        let _ = pace.done(lap(31, 900), Control::default(), Instant::now());
+        assert_eq!(pace.size(), 31, "twice as much would be cancelled again");
+        let _ = pace.done(lap(31, 10), Control::default(), Instant::now());
+        assert_eq!(pace.size(), 62, "cheaper rows");
     }
 
     #[test]

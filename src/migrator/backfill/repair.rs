@@ -47,19 +47,30 @@ impl Worker<'_> {
 
     /// What is wrong once the walk is over, and single rows are mended.
     pub(super) async fn settle_rest(&self, job: &Job<'_>) -> Result<Vec<Wrong>> {
-        let mut wrong = self.verify(job).await?;
+        let mut wrong = self.wrong(job).await?;
         for _ in 0..super::REPAIRS {
             if wrong.is_empty() || !self.repair(job, &wrong).await? {
                 break;
             }
-            wrong = self.verify(job).await?;
+            wrong = self.wrong(job).await?;
+        }
+        Ok(wrong)
+    }
+
+    /// Those that the verification finds, and those that changed while their values were computed.
+    async fn wrong(&self, job: &Job<'_>) -> Result<Vec<Wrong>> {
+        let mut wrong = self.verify(job).await?;
+        for missed in job.missed() {
+            if !wrong.iter().any(|wrong| wrong.key == missed.key) {
+                wrong.push(missed);
+            }
         }
         Ok(wrong)
     }
 
     /// Runs the batches' statement on just these rows, one transaction per leaf. `false` where that cannot be done:
     /// without a key, or with so many rows that a pass is the better way.
-    async fn repair(&self, job: &Job<'_>, wrong: &[Wrong]) -> Result<bool> {
+    pub(super) async fn repair(&self, job: &Job<'_>, wrong: &[Wrong]) -> Result<bool> {
         let rows: Vec<String> =
             wrong.iter().filter_map(|wrong| wrong.row.as_ref().map(|row| format!("({row})"))).collect();
         if rows.is_empty() || rows.len() < wrong.len() || rows.len() >= MOST {

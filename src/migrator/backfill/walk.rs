@@ -13,13 +13,16 @@ use super::pace::Pace;
 use crate::error::{Error, Kind, Result};
 use crate::migrator::driver::Driver;
 use crate::migrator::events::Event;
-use crate::migrator::ledger::{Part, Spot};
+use crate::migrator::ledger::{Control, Direction, Part, Spot};
 use crate::migrator::session::{Facts, Session};
 use crate::migrator::throttles;
 use crate::migrator::worker::Worker;
 
 /// How often a loop that somebody has paused looks whether it may go on.
 const PAUSED: Duration = Duration::from_millis(200);
+
+/// How often a long rest is interrupted for a look at what people ask for.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A relation with fewer pages than this is not worth being shared.
 const WORTH_SHARING: i64 = 64;
@@ -146,18 +149,16 @@ impl Worker<'_> {
         let mut pace = Pace::new(&job.policy, job.workers, part.size);
         let mut rest = None;
         while !part.ended && !job.is_stopped() {
-            if let Some(rest) = rest.take() {
-                sleep(rest).await;
-            }
-            match self.next_batch(job, &leaf, &part, &mut pace).await {
+            match self.next_batch(job, &leaf, &part, &mut pace, rest.take()).await {
                 Ok(done) => {
                     let now = Instant::now();
-                    rest = Some(pace.done(done.lap, done.control, now));
+                    let pause = pace.done(done.lap, done.control, now);
+                    rest = Some((pause, done.control));
                     part = Part { rate: pace.rate(), size: Some(pace.size()), ..done.part };
                     self.tell_batch(job, &leaf, &part, done.wrote, done.lap.took);
                     job.wrote(done.wrote);
                     if done.lap.crowd > 0 && job.policy.yield_to_clients {
-                        self.tell_crowd(job, done.lap.crowd, rest);
+                        self.tell_crowd(job, done.lap.crowd, pause);
                     }
                 }
                 Err(error) if self.is_cut_off(&error) => {
@@ -175,7 +176,17 @@ impl Worker<'_> {
         Ok(())
     }
 
-    async fn next_batch(&self, job: &Job<'_>, leaf: &Leaf, part: &Part, pace: &mut Pace) -> Result<Done> {
+    async fn next_batch(
+        &self,
+        job: &Job<'_>,
+        leaf: &Leaf,
+        part: &Part,
+        pace: &mut Pace,
+        rest: Option<(Duration, Control)>,
+    ) -> Result<Done> {
+        if let Some((rest, control)) = rest {
+            self.rest(job, rest, control).await?;
+        }
         loop {
             self.hold(job).await?;
             if let Some(done) = self.batch(job, leaf, part, pace).await? {
@@ -185,6 +196,19 @@ impl Worker<'_> {
         }
     }
 
+    /// Rests between two batches: no longer than people want it to, by what they ask for now.
+    async fn rest(&self, job: &Job<'_>, rest: Duration, control: Control) -> Result<()> {
+        let begun = Instant::now();
+        while !job.is_stopped() {
+            let left = rest.saturating_sub(begun.elapsed());
+            sleep(left.min(LOOK)).await;
+            if left <= LOOK || self.ledger.control(&self.session, job.at.migration).await? != control {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Waits while there is a reason to. One worker asks; the others wait for its answer.
     async fn hold(&self, job: &Job<'_>) -> Result<()> {
         let mut throttles = job.throttles.lock().await;
@@ -192,7 +216,10 @@ impl Worker<'_> {
         loop {
             let Some(reason) = throttles.hold(&self.session).await? else { break };
             self.say(job, &mut said, &reason).await?;
-            if job.is_stopped() {
+            // What a person holds gives way to a rollback, whatever else it waits for.
+            let held = job.at.direction == Direction::Forward
+                && self.ledger.control(&self.session, job.at.migration).await?.paused;
+            if held || job.is_stopped() {
                 break;
             }
             sleep(throttles::EVERY).await;
@@ -246,13 +273,13 @@ impl Worker<'_> {
         Ok(())
     }
 
-    fn tell_crowd(&self, job: &Job<'_>, crowd: i64, rest: Option<Duration>) {
+    fn tell_crowd(&self, job: &Job<'_>, crowd: i64, rest: Duration) {
         tracing::debug!(target: "phasewise", migration = job.at.migration, phase = job.at.phase, crowd, ?rest, "clients waited for a batch");
         self.migrator.tell(&Event::ClientsWaited {
             migration: job.at.migration,
             phase: job.at.phase,
             clients: u64::try_from(crowd).unwrap_or(0),
-            rest: rest.unwrap_or_default(),
+            rest,
         });
     }
 

@@ -158,6 +158,23 @@ impl Ledger {
         conn.ask(&sql, &params).await?.first().map(part).transpose()
     }
 
+    /// Gives up the claims of a driver that goes on with a loop which a lost connection had ended.
+    pub(in crate::migrator) async fn unclaim(
+        &self,
+        conn: &Conn,
+        at: At<'_>,
+        step: &str,
+        token: i64,
+    ) -> Result<()> {
+        let sql = self.sql(&format!(
+            "UPDATE {{s}}.backfills SET token = NULL WHERE {LOOP} AND NOT ended AND token = $5"
+        ));
+        let direction = at.direction.as_str();
+        let params: [Param<'_>; 5] =
+            [text(&at.migration), text(&at.phase), text(&direction), text(&step), int8(&token)];
+        conn.ask(&sql, &params).await.map(|_| ())
+    }
+
     /// Keeps where a part is.
     pub(in crate::migrator) async fn set_part(
         &self,
