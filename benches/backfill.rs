@@ -20,7 +20,7 @@ use phasewise::testing::Server;
 
 use contestants::Contestant;
 use pairs::Bench;
-use tables::Key;
+use tables::{Indexed, Key};
 
 type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -43,31 +43,34 @@ async fn main() -> Result {
         .await?;
     eprintln!("on {}", server.origin());
 
+    let ours = Contestant::Phasewise(1);
+    let (bigint, uuid) = ((Key::Bigint, Indexed::InOrder), (Key::Uuid, Indexed::InOrder));
     let faster = [
-        ("backfill_vs_single_update_bigint", Key::Bigint, Contestant::Phasewise(1), Contestant::SingleUpdate),
-        ("backfill_vs_single_update_uuid", Key::Uuid, Contestant::Phasewise(1), Contestant::SingleUpdate),
+        ("backfill_vs_single_update_bigint", bigint, ours, Contestant::SingleUpdate),
+        ("backfill_vs_single_update_uuid", uuid, ours, Contestant::SingleUpdate),
         (
-            "backfill_two_workers_vs_single_update",
-            Key::Bigint,
-            Contestant::Phasewise(2),
+            "backfill_vs_single_update_random_index",
+            (Key::Bigint, Indexed::AtRandom),
+            ours,
             Contestant::SingleUpdate,
         ),
-        ("backfill_vs_keyset_batches", Key::Bigint, Contestant::Phasewise(1), Contestant::KeysetBatches),
-        ("backfill_vs_keyset_batches_uuid", Key::Uuid, Contestant::Phasewise(1), Contestant::KeysetBatches),
-        ("backfill_vs_trigger_touch", Key::Bigint, Contestant::Phasewise(1), Contestant::TriggerTouch),
+        ("backfill_two_workers_vs_single_update", bigint, Contestant::Phasewise(2), Contestant::SingleUpdate),
+        ("backfill_vs_keyset_batches", bigint, ours, Contestant::KeysetBatches),
+        ("backfill_vs_keyset_batches_uuid", uuid, ours, Contestant::KeysetBatches),
+        ("backfill_vs_trigger_touch", bigint, ours, Contestant::TriggerTouch),
     ];
-    for (name, key, ours, theirs) in faster {
+    for (name, table, ours, theirs) in faster {
         if !bench.wants(name) {
             continue;
         }
         let database = server.database().await?;
-        tables::source(&database, key, bench.rows).await?;
+        tables::source(&database, table.0, bench.rows).await?;
         // Rows a second of ours over theirs: the times the other way round.
         bench
             .ratio(
                 name,
-                async || contestants::time(&database, key, theirs).await,
-                async || contestants::time(&database, key, ours).await,
+                async || contestants::time(&database, table, theirs).await,
+                async || contestants::time(&database, table, ours).await,
             )
             .await?;
         database.drop().await?;

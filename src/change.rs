@@ -62,6 +62,8 @@ pub(crate) struct TouchedTable {
     /// Empty: all of them.
     pub(crate) columns: Vec<Ident>,
     pub(crate) created: bool,
+    /// Referred to, and not altered.
+    pub(crate) referred: bool,
 }
 
 impl Touches {
@@ -80,7 +82,7 @@ impl Touches {
     /// And these columns of `table`.
     #[must_use]
     pub fn columns(mut self, table: TableName, columns: &[Ident]) -> Self {
-        self.tables.push(TouchedTable { table, columns: columns.to_vec(), created: false });
+        self.tables.push(TouchedTable { table, columns: columns.to_vec(), created: false, referred: false });
         self
     }
 
@@ -93,7 +95,15 @@ impl Touches {
     /// And `table`, which this change creates.
     #[must_use]
     pub fn creates(mut self, table: TableName) -> Self {
-        self.tables.push(TouchedTable { table, columns: Vec::new(), created: true });
+        self.tables.push(TouchedTable { table, columns: Vec::new(), created: true, referred: false });
+        self
+    }
+
+    /// And these columns of `table`, which this change refers to and does not alter, as a foreign key does. So the table
+    /// need not belong to this role; whether it may refer to it is for the change to ask.
+    #[must_use]
+    pub fn refers(mut self, table: TableName, columns: &[Ident]) -> Self {
+        self.tables.push(TouchedTable { table, columns: columns.to_vec(), created: false, referred: true });
         self
     }
 

@@ -1,12 +1,14 @@
 //! SQL expressions over the columns of one row, with `{column}` placeholders.
 
 use crate::ident::{MAX_BYTES, quote, slice};
+use crate::tokens::{pair, skip_token};
 
 /// An SQL expression whose columns are written as `{column}`: `"{amount}::bigint"`.
 ///
 /// The same expression is rendered for a batch (`t."amount"`) and for a trigger (`NEW."amount"`). Inside
-/// string literals (`'{}'`) and quoted identifiers braces are plain text. Placeholders are checked in const
-/// context; that the expression compiles on the server is found out before a migration's first phase.
+/// string literals (`'{}'`, `E'it\'s {}'`, `$$…{}…$$`) and quoted identifiers braces are plain text. A placeholder holds
+/// the name as Postgres stores it, without quotes: `{Order}`, `{select}`. Comments are refused, since what is put behind
+/// the expression would be swallowed. Placeholders are checked in const context; that the expression compiles on the server is found out before a migration's first phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Expr(&'static str);
 
@@ -37,17 +39,10 @@ impl Expr {
                 assert!(bytes[i] != 0, "an expression contains a NUL byte: remove it");
                 i += 1;
             }
-            if matches!(token.kind, TokenKind::Text) && bytes[at] != b'\'' && bytes[at] != b'"' {
-                let mut i = at;
-                while i + 1 < token.end {
-                    let starts_comment = matches!((bytes[i], bytes[i + 1]), (b'-', b'-') | (b'/', b'*'));
-                    assert!(
-                        !starts_comment,
-                        "an expression contains a comment, which would swallow what is put behind it: remove it"
-                    );
-                    i += 1;
-                }
-            }
+            assert!(
+                !matches!(token.kind, TokenKind::Comment),
+                "an expression contains a comment, which would swallow what is put behind it: remove it"
+            );
             if matches!(token.kind, TokenKind::Column) {
                 assert!(
                     token.end - at > 2,
@@ -125,11 +120,12 @@ struct Token {
 enum TokenKind {
     Text,
     Column,
+    Comment,
     Open,
     Close,
 }
 
-/// The token that starts at `at`: a run of text, a quoted run, or a placeholder.
+/// The token that starts at `at`: a placeholder, a comment, or text up to one of those.
 const fn next(bytes: &[u8], at: usize) -> Token {
     match bytes[at] {
         b'{' => {
@@ -143,21 +139,19 @@ const fn next(bytes: &[u8], at: usize) -> Token {
             Token { kind: TokenKind::Open, end: bytes.len() }
         }
         b'}' => Token { kind: TokenKind::Close, end: at + 1 },
-        quote @ (b'\'' | b'"') => {
-            let mut end = at + 1;
-            while end < bytes.len() && bytes[end] != quote {
-                end += 1;
-            }
-            Token { kind: TokenKind::Text, end: if end < bytes.len() { end + 1 } else { end } }
-        }
+        _ if is_comment(bytes, at) => Token { kind: TokenKind::Comment, end: skip_token(bytes, at) },
         _ => {
-            let mut end = at + 1;
-            while end < bytes.len() && !matches!(bytes[end], b'{' | b'}' | b'\'' | b'"') {
-                end += 1;
+            let mut end = skip_token(bytes, at);
+            while end < bytes.len() && !matches!(bytes[end], b'{' | b'}') && !is_comment(bytes, end) {
+                end = skip_token(bytes, end);
             }
             Token { kind: TokenKind::Text, end }
         }
     }
+}
+
+const fn is_comment(bytes: &[u8], at: usize) -> bool {
+    pair(bytes, at, b'-', b'-') || pair(bytes, at, b'/', b'*')
 }
 
 #[cfg(test)]
@@ -170,5 +164,54 @@ mod tests {
         assert_eq!(UP.over("t"), "(coalesce(t.\"a\", t.\"we\"\"ird\", '{}')::text || t.\"a\")");
         assert_eq!(UP.over("NEW"), "(coalesce(NEW.\"a\", NEW.\"we\"\"ird\", '{}')::text || NEW.\"a\")");
         assert_eq!(UP.columns(), ["a", "we\"ird"]);
+    }
+
+    #[test]
+    fn braces_in_quotes_are_text() {
+        const DOLLAR: Expr = Expr::new("$$lit {b}$$ || {b} || $q$ $$ {c} $q$");
+        assert_eq!(DOLLAR.over("t"), "($$lit {b}$$ || t.\"b\" || $q$ $$ {c} $q$)");
+        const ESCAPED: Expr = Expr::new(r"E'it\'s {b}' || {b} || e'a''b\'{c}'");
+        assert_eq!(ESCAPED.over("t"), r#"(E'it\'s {b}' || t."b" || e'a''b\'{c}')"#);
+        const PLAIN: Expr = Expr::new(r"'it''s {b} \' || {b} || ''");
+        assert_eq!(PLAIN.over("t"), r#"('it''s {b} \' || t."b" || '')"#);
+        const QUOTED: Expr = Expr::new(r#"{b} || "we""ird {}"() || 'ü' || '-- {a} /*'"#);
+        assert_eq!(QUOTED.over("t"), r#"(t."b" || "we""ird {}"() || 'ü' || '-- {a} /*')"#);
+        assert_eq!(ESCAPED.columns(), ["b"]);
+    }
+
+    #[test]
+    fn placeholders_are_names_as_postgres_stores_them() {
+        const NAMES: Expr = Expr::new("{Order} + {select} - {from where}");
+        assert_eq!(NAMES.over("NEW"), r#"(NEW."Order" + NEW."select" - NEW."from where")"#);
+    }
+
+    #[test]
+    #[should_panic(expected = "comment")]
+    fn comments_are_refused() {
+        let _ = Expr::new("{a} -- the old one");
+    }
+
+    #[test]
+    #[should_panic(expected = "comment")]
+    fn comments_of_the_other_kind_are_refused() {
+        let _ = Expr::new("{a} /* {b} */");
+    }
+
+    #[test]
+    #[should_panic(expected = "closing brace")]
+    fn a_lone_closing_brace_is_refused() {
+        let _ = Expr::new("{a} || }");
+    }
+
+    #[test]
+    #[should_panic(expected = "unclosed brace")]
+    fn a_lone_opening_brace_is_refused() {
+        let _ = Expr::new("'}' || {a");
+    }
+
+    #[test]
+    #[should_panic(expected = "empty placeholder")]
+    fn an_empty_placeholder_is_refused() {
+        let _ = Expr::new("{a} || {}");
     }
 }

@@ -65,7 +65,7 @@ impl fmt::Debug for Ident {
 /// A table's name, with its schema where one was written.
 ///
 /// `users` is looked up in the migrator's schema, `billing.invoices` in `billing`. A part that contains a dot
-/// itself is put in double quotes: `"2026.archive".events`.
+/// itself is put in double quotes: `"2026.archive".events`. Quotes inside a name are written once, not doubled.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableName {
     schema: Option<Ident>,
@@ -122,12 +122,45 @@ impl fmt::Debug for TableName {
     }
 }
 
+/// A collation's name. A dot in it is a part of the name (`en_US.utf8`), unless a schema stands before it in double
+/// quotes: `"audit".german`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Collation(TableName);
+
+impl Collation {
+    pub(crate) const fn new(text: &'static str) -> Self {
+        let bytes = text.as_bytes();
+        if !bytes.is_empty() && bytes[0] == b'"' {
+            return Self(TableName::new(text));
+        }
+        Self(TableName { schema: None, name: Ident::new(text) })
+    }
+
+    /// As SQL.
+    pub(crate) fn quoted(&self) -> String {
+        match self.0.schema {
+            Some(schema) => format!("{}.{}", schema.quoted(), self.0.name.quoted()),
+            None => self.0.name.quoted(),
+        }
+    }
+}
+
+impl fmt::Display for Collation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
 /// Splits off the first part of a dotted name, without its quotes.
 const fn part(text: &'static str) -> (&'static str, Option<&'static str>) {
     let bytes = text.as_bytes();
     if !bytes.is_empty() && bytes[0] == b'"' {
         let mut end = 1;
         while end < bytes.len() {
+            assert!(
+                !(bytes[end] == b'"' && end + 1 < bytes.len() && bytes[end + 1] == b'"'),
+                "a quoted part of a name contains a doubled quote, which would be taken as two: write the name as Postgres stores it, with one quote"
+            );
             if bytes[end] == b'"' && (end + 1 == bytes.len() || bytes[end + 1] == b'.') {
                 let inner = slice(bytes, 1, end);
                 if end + 1 == bytes.len() {
@@ -237,5 +270,18 @@ mod tests {
     fn literals_survive_quotes_and_backslashes() {
         assert_eq!(literal("it's"), "'it''s'");
         assert_eq!(literal(r"a\b"), r"E'a\\b'");
+    }
+
+    #[test]
+    fn a_collation_is_one_name_unless_its_schema_is_quoted() {
+        assert_eq!(Collation::new("en_US.utf8").quoted(), "\"en_US.utf8\"");
+        assert_eq!(Collation::new("\"en_US.utf8\"").quoted(), "\"en_US.utf8\"");
+        assert_eq!(Collation::new("\"audit\".german").quoted(), "\"audit\".\"german\"");
+    }
+
+    #[test]
+    #[should_panic(expected = "doubled quote")]
+    fn a_doubled_quote_is_refused() {
+        let _ = TableName::new("\"we\"\"ird\".q");
     }
 }

@@ -84,6 +84,7 @@ mod step;
 mod steps;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tokens;
 
 pub use change::{Change, Touches};
 pub use changes::add_column::AddColumn;

@@ -8,7 +8,7 @@ use phasewise::{AddColumn, BackfillPolicy, Event, Migration, Migrations, Migrato
 use tokio_postgres::{Client, NoTls};
 
 use crate::Result;
-use crate::tables::{self, Key};
+use crate::tables::{self, Indexed, Key};
 
 pub(crate) static COPY: Migrations = migrations![
     Migration::new("copy", AddColumn::new("item", "copy", "text").backfill("upper({name})")).not_deployed()
@@ -28,9 +28,13 @@ pub(crate) enum Contestant {
 }
 
 /// Seconds that a contestant takes for a table of its own.
-pub(crate) async fn time(database: &Database, key: Key, contestant: Contestant) -> Result<f64> {
+pub(crate) async fn time(
+    database: &Database,
+    (key, indexed): (Key, Indexed),
+    contestant: Contestant,
+) -> Result<f64> {
     let client = database.connect().await?;
-    tables::item(&client, key).await?;
+    tables::item(&client, key, indexed).await?;
     let seconds = match contestant {
         Contestant::Phasewise(workers) => {
             phasewise(database, BackfillPolicy::unthrottled().workers(workers)).await?

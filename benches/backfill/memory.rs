@@ -6,7 +6,7 @@ use phasewise::testing::Server;
 use crate::Result;
 use crate::contestants;
 use crate::pairs::Bench;
-use crate::tables::{self, Key};
+use crate::tables::{self, Indexed, Key};
 
 /// Kilobytes of this process that are in memory.
 fn resident() -> Result<f64> {
@@ -26,7 +26,7 @@ pub(crate) async fn bench(bench: &Bench, server: &Server) -> Result {
         let database = server.database().await?;
         tables::source(&database, Key::Bigint, rows).await?;
         let client = database.connect().await?;
-        tables::item(&client, Key::Bigint).await?;
+        tables::item(&client, Key::Bigint, Indexed::InOrder).await?;
         let seconds = contestants::phasewise(&database, BackfillPolicy::unthrottled()).await?;
         let resident = resident()?;
         eprintln!("  {NAME}: {rows} rows in {seconds:.1} s, {resident:.0} kB resident");

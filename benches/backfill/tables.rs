@@ -40,17 +40,30 @@ pub(crate) async fn source(database: &Database, key: Key, rows: i64) -> Result {
     Ok(())
 }
 
+/// The column that has an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Indexed {
+    /// A time of creation: in the order of the rows.
+    InOrder,
+    /// A score: in no order.
+    AtRandom,
+}
+
 /// A fresh `item`: a primary key, a column with an index, and one to be copied. Vacuumed, warm, and nothing left to be
 /// written for it.
-pub(crate) async fn item(client: &Client, key: Key) -> Result {
+pub(crate) async fn item(client: &Client, key: Key, indexed: Indexed) -> Result {
     let key = key.sql();
+    let indexed = match indexed {
+        Indexed::InOrder => "at",
+        Indexed::AtRandom => "score",
+    };
     for sql in [
         "DROP TABLE IF EXISTS item".to_owned(),
         "DROP SCHEMA IF EXISTS phasewise CASCADE".to_owned(),
         format!("CREATE TABLE item (id {key} NOT NULL, name text, score bigint, at timestamptz)"),
         "INSERT INTO item SELECT * FROM source".to_owned(),
         "ALTER TABLE item ADD PRIMARY KEY (id)".to_owned(),
-        "CREATE INDEX item_score ON item (score)".to_owned(),
+        format!("CREATE INDEX item_indexed ON item ({indexed})"),
         "VACUUM (ANALYZE, FREEZE) item".to_owned(),
         "SELECT count(*), max(name) FROM item".to_owned(),
         "CHECKPOINT".to_owned(),

@@ -9,7 +9,7 @@ use tokio_postgres::{Client, NoTls};
 use crate::Result;
 use crate::contestants::TRIGGER;
 use crate::pairs::Bench;
-use crate::tables::{self, Key};
+use crate::tables::{self, Indexed, Key};
 
 static RETYPE: Migrations = migrations![
     Migration::new(
@@ -34,9 +34,9 @@ enum Sync {
 /// Seconds that writers need.
 async fn time(database: &Database, sync: Sync, set: &str) -> Result<f64> {
     let client = database.connect().await?;
-    tables::item(&client, Key::Bigint).await?;
+    tables::item(&client, Key::Bigint, Indexed::InOrder).await?;
     // So that only the trigger differs: no index is to be kept.
-    client.batch_execute("DROP INDEX item_score").await?;
+    client.batch_execute("DROP INDEX item_indexed").await?;
     let migrator = Migrator::connect(database.config(), NoTls, &RETYPE);
     match sync {
         Sync::None => drop(migrator.run_to("retype", "AddTarget").await?),

@@ -84,13 +84,13 @@ pub struct Generated {
     pub stored: bool,
 }
 
-/// A right on one column.
+/// A right on one column, or on a sequence.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Grant {
     /// The role as SQL, `PUBLIC` included.
     pub grantee: String,
-    /// `SELECT`, `INSERT`, `UPDATE` or `REFERENCES`.
+    /// `SELECT`, `INSERT`, `UPDATE` or `REFERENCES`; of a sequence `USAGE`, `SELECT` or `UPDATE`.
     pub privilege: String,
     /// `WITH GRANT OPTION`.
     pub grantable: bool,
@@ -118,6 +118,12 @@ pub struct Sequence {
     pub cache: i64,
     /// `CYCLE`.
     pub cycle: bool,
+    /// The rights of others than its owner.
+    #[serde(default)]
+    pub grants: Vec<Grant>,
+    /// The comment.
+    #[serde(default)]
+    pub comment: Option<String>,
 }
 
 impl Sequence {

@@ -30,6 +30,13 @@ pub struct Constraint {
     pub comment: Option<String>,
 }
 
+impl Constraint {
+    /// Its name and its comment.
+    pub(crate) fn labels(&self) -> (&str, Option<&str>) {
+        (&self.name, self.comment.as_deref())
+    }
+}
+
 /// The kinds of constraint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]

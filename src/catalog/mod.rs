@@ -6,6 +6,7 @@ mod constraint;
 mod index;
 mod portrait;
 mod question;
+mod statistics;
 mod table;
 
 pub(crate) use alike::{ALIKE, alike};
@@ -14,7 +15,8 @@ pub use constraint::{Constraint, ConstraintKind, ForeignKey};
 pub use index::Index;
 pub use portrait::Portrait;
 pub use question::{Answer, Question};
-pub use table::{Dependent, Leaf, ReplicaIdentity, Table, TableKind, Trigger};
+pub use statistics::Statistics;
+pub use table::{Dependent, Leaf, Local, ReplicaIdentity, Table, TableKind, Trigger};
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Column, Constraint, ForeignKey, Index, Table};
+use super::{Column, Constraint, ForeignKey, Index, Statistics, Table};
 use crate::error::Result;
 
 /// A column with all that goes silently when it is dropped: what a rollback must rebuild.
@@ -21,8 +21,11 @@ pub struct Portrait {
     pub outgoing: Vec<ForeignKey>,
     /// Foreign keys to it, its own table's included.
     pub incoming: Vec<ForeignKey>,
-    /// Extended statistics that name it: (qualified name as SQL, columns, definition).
-    pub statistics: Vec<(String, Vec<String>, String)>,
+    /// Extended statistics that name it.
+    pub statistics: Vec<Statistics>,
+    /// Its NOT NULL, where that is a constraint with a name (18 and newer).
+    #[serde(default)]
+    pub not_null: Option<Constraint>,
 }
 
 impl Portrait {
@@ -55,7 +58,8 @@ impl Portrait {
             backing,
             outgoing: table.outgoing.iter().filter(|key| named(&key.columns)).cloned().collect(),
             incoming: table.incoming.iter().filter(|key| named(&key.ref_columns)).cloned().collect(),
-            statistics: table.statistics.iter().filter(|(_, columns, _)| named(columns)).cloned().collect(),
+            statistics: table.statistics.iter().filter(|found| named(&found.columns)).cloned().collect(),
+            not_null: table.not_null(column).cloned(),
         })
     }
 

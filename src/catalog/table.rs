@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Column, Constraint, ForeignKey, Index};
+use super::{Column, Constraint, ConstraintKind, ForeignKey, Index, Statistics};
 use crate::error::{Error, Kind, Result};
 use crate::ident::quote;
 
@@ -47,8 +47,8 @@ pub struct Table {
     pub triggers: Vec<Trigger>,
     /// Views, rules, policies, publications, functions and the like that read its columns.
     pub dependents: Vec<Dependent>,
-    /// Extended statistics that name its columns: (qualified name as SQL, columns, definition).
-    pub statistics: Vec<(String, Vec<String>, String)>,
+    /// Extended statistics that name its columns.
+    pub statistics: Vec<Statistics>,
     /// The name of every statistics object in its schema, whatever table it is on.
     #[serde(default)]
     pub statistics_taken: BTreeSet<String>,
@@ -56,6 +56,9 @@ pub struct Table {
     pub partition_key: Vec<String>,
     /// Every partition below a partitioned table, parents before children; empty for an ordinary one.
     pub partitions: Vec<Leaf>,
+    /// What single partitions have of their own, and not from this table.
+    #[serde(default)]
+    pub local: Vec<Local>,
     /// Its replica identity.
     pub replica_identity: ReplicaIdentity,
 }
@@ -91,6 +94,21 @@ pub struct Leaf {
     pub foreign: bool,
 }
 
+/// Something that one partition has on a column by itself: what is done to the partitioned table neither carries it
+/// over nor knows of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Local {
+    /// The partition as SQL, qualified.
+    pub partition: String,
+    /// The column; `None` for what uses the whole row.
+    pub column: Option<String>,
+    /// What it is: `index "a_leaf_only"`, `a default`, `view recent`.
+    pub object: String,
+    /// Whether the column cannot be dropped while it is there; else it goes silently with the column.
+    pub blocks: bool,
+}
+
 /// A trigger of the user's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -115,6 +133,9 @@ pub struct Dependent {
     pub column: Option<String>,
     /// What it is, as `pg_describe_object` says: `view active_users`.
     pub object: String,
+    /// Whether it is a function: one that takes the row goes on working without a column.
+    #[serde(default)]
+    pub function: bool,
 }
 
 /// `REPLICA IDENTITY`.
@@ -178,6 +199,44 @@ impl Table {
             }
         }
         best.map(|index| index.keys.iter().filter_map(Option::as_deref).collect())
+    }
+
+    /// The NOT NULL of a column, where that is a constraint with a name (18 and newer).
+    #[must_use]
+    pub fn not_null(&self, column: &str) -> Option<&Constraint> {
+        self.constraints.iter().find(|found| {
+            found.kind == ConstraintKind::NotNull && found.columns.iter().any(|name| name == column)
+        })
+    }
+
+    /// What single partitions have on a column of their own, as a reason to leave it alone.
+    pub(crate) fn local_of(&self, column: &str) -> Option<String> {
+        self.local_where(column, |_| true)
+    }
+
+    /// The same of what would block the drop.
+    pub(crate) fn local_blocking(&self, column: &str) -> Option<String> {
+        self.local_where(column, |found| found.blocks)
+    }
+
+    fn local_where(&self, column: &str, counts: impl Fn(&Local) -> bool) -> Option<String> {
+        let uses = |found: &&Local| found.column.as_deref().is_none_or(|name| name == column);
+        let all: Vec<String> = self
+            .local
+            .iter()
+            .filter(uses)
+            .filter(|found| counts(found))
+            .map(|found| format!("partition {} has {} of its own on it", found.partition, found.object))
+            .collect();
+        if all.is_empty() {
+            return None;
+        }
+        let more =
+            if all.len() > 5 { format!(" and {} more like that", all.len() - 5) } else { String::new() };
+        Some(format!(
+            "{}{more}, which would be lost or in the way; make the same on the partitioned table, or remove it first",
+            all.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ")
+        ))
     }
 
     /// Whether it is partitioned.

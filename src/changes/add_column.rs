@@ -7,7 +7,7 @@ use super::refuse;
 use crate::change::{Change, Touches};
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
-use crate::ident::{Ident, TableName, check_names};
+use crate::ident::{Collation, Ident, TableName, check_names};
 use crate::phase::{Context, DeployPhase};
 use crate::phases::add_column::{
     AddNullable, AddWithDefault, Backfill, ColumnSpec, EnforceNotNull, NotNull, Nullable, ReadNew,
@@ -159,10 +159,11 @@ impl<N, F> AddColumn<N, F> {
         Self { spec, null: PhantomData, fill: PhantomData }
     }
 
-    /// A collation, by its name: `"C"`, `"en_US.utf8"`.
+    /// A collation, by its name: `"C"`, `"en_US.utf8"`. One in another schema has the schema before it, in double quotes:
+    /// `"\"audit\".german"`.
     #[must_use]
     pub const fn collate(mut self, name: &'static str) -> Self {
-        self.spec.collation = Some(Ident::new(name));
+        self.spec.collation = Some(Collation::new(name));
         self
     }
 
@@ -267,7 +268,7 @@ impl ColumnSpec {
                 ));
             }
         }
-        Ok(())
+        self.refuse(cx, table)
     }
 }
 

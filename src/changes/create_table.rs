@@ -128,7 +128,7 @@ impl<const N: usize, const K: usize> Change for CreateTable<N, K> {
             Touches::nothing().creates(self.spec.name),
             |touches, (table, columns)| {
                 let columns: Vec<Ident> = columns.iter().map(|name| Ident::new(name)).collect();
-                touches.columns(table, &columns)
+                touches.refers(table, &columns)
             },
         )
     }
@@ -151,15 +151,6 @@ impl<const N: usize, const K: usize> Change for CreateTable<N, K> {
                 ),
             ));
         }
-        for (table, columns) in self.spec.constraints.iter().filter_map(Constraint::references) {
-            if table == name {
-                continue;
-            }
-            let referenced = cx.snapshot.table(table)?;
-            for column in columns {
-                referenced.column(column)?;
-            }
-        }
-        Ok(())
+        self.spec.refuse(cx)
     }
 }

@@ -102,7 +102,7 @@ impl Change for DropColumn {
 
     fn check(&self, cx: &Context<'_>) -> Result<()> {
         let table = refuse::changeable(cx, self.spec.table)?;
-        self.spec.refuse(cx, table)
+        self.spec.refuse_at_first(cx, table)
     }
 }
 

@@ -5,11 +5,11 @@ use std::marker::PhantomData;
 use crate::catalog::{Question, Table};
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
-use crate::ident::{Ident, TableName};
+use crate::ident::{Collation, Ident, TableName, quote};
 use crate::phase::{Context, Gate, Phase, Rollback, Window};
 use crate::step::{Batches, Step, Work};
 use crate::steps::archive::key_without;
-use crate::steps::{column, constraint, trial, walking};
+use crate::steps::{column, constraint, probe, refuse_foreign_leaf, rows, trial, walking};
 
 /// The column may be null.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +82,7 @@ pub(crate) struct ColumnSpec {
     pub(crate) backfill: Option<Expr>,
     /// The columns from which a function of the application computes the value.
     pub(crate) computed_from: Option<&'static [&'static str]>,
-    pub(crate) collation: Option<Ident>,
+    pub(crate) collation: Option<Collation>,
     pub(crate) check: Option<(Ident, Expr)>,
     pub(crate) comment: Option<&'static str>,
 }
@@ -109,14 +109,15 @@ impl ColumnSpec {
         let table = cx.snapshot.table(self.table)?.sql();
         let (name, typed) = (self.name.as_str(), self.typed());
         let mut questions = vec![
-            trial::type_question(&typed),
+            trial::type_question(self.data_type),
             trial::added_question(&table, name, &typed, self.default, self.volatile),
         ];
         if let Some(expr) = &self.backfill {
-            questions.push(trial::expr_question(&table, expr, name, Some((name, &typed))));
+            questions.push(trial::expr_question(&table, expr, name, Some((name, &typed)), None));
         }
         if let Some((_, expr)) = &self.check {
             questions.push(trial::check_question(&table, expr, (name, &typed)));
+            questions.extend(self.lone_check(expr));
         }
         Ok(questions)
     }
@@ -124,13 +125,13 @@ impl ColumnSpec {
     fn add(&self, cx: &Context<'_>) -> Result<Vec<Step>> {
         let table = cx.snapshot.table(self.table)?;
         let (name, typed) = (self.name.as_str(), self.typed());
-        let data_type = trial::type_answer(cx, &typed)?.data_type;
+        let data_type = trial::type_answer(cx, self.data_type)?.data_type;
         let added = trial::added_answer(cx, &table.sql(), name, &typed, self.default)?;
         if added.rewrites {
-            let mend = if self.default.is_some() {
-                "its default is not the same for every row; use .volatile_default(…), which fills the rows in batches"
-            } else {
+            let mend = if added.rewrites_bare {
                 "its type is a domain with constraints; use the type below the domain, and .check(…)"
+            } else {
+                "its default is not the same for every row; use .volatile_default(…), which fills the rows in batches"
             };
             return Err(Error::new(
                 Kind::Unsupported,
@@ -146,12 +147,16 @@ impl ColumnSpec {
         }
         let collation = self.collate();
         let collation = collation.as_deref();
-        let mut steps = vec![match (self.default, added.default) {
+        let mut steps = Vec::new();
+        if !self.fills() {
+            steps.extend(self.look_ahead(table));
+        }
+        steps.push(match (self.default, added.default) {
             (Some(default), Some(found)) if !self.volatile => {
                 column::add_with_default(table, name, &data_type, collation, (default, &found), self.not_null)
             }
             _ => column::add(table, name, &data_type, collation, None),
-        }];
+        });
         steps.extend(self.comment.map(|comment| column::comment(table, name, comment)));
         if !self.fills() {
             steps.extend(self.checks(cx, table)?);
@@ -163,7 +168,79 @@ impl ColumnSpec {
     fn checks(&self, cx: &Context<'_>, table: &Table) -> Result<Vec<Step>> {
         let Some((name, expr)) = &self.check else { return Ok(Vec::new()) };
         let definition = trial::check_answer(cx, &table.sql(), expr)?.definition;
-        Ok(constraint::add_check(table, name.as_str(), &definition, true))
+        Ok(constraint::add_unproven_check(table, name.as_str(), &definition))
+    }
+
+    /// Looks for rows that would break the CHECK, before the column is there: each will hold its default, or null.
+    fn look_ahead(&self, table: &Table) -> Option<Step> {
+        let (name, expr) = self.check.as_ref()?;
+        let broken = expr.render(|column| {
+            if column == self.name.as_str() { self.at_first() } else { format!("t.{}", quote(column)) }
+        });
+        let step = rows::none(
+            format!("look for rows that would break check {}", name.quoted()),
+            table,
+            &format!("NOT {broken}"),
+            &constraint::broken_check(table, name.as_str()),
+        );
+        Some(step.done_when(probe::column(&table.sql(), self.name.as_str(), "true")))
+    }
+
+    /// What every row that is there holds once the column is added, where it is not filled in batches.
+    fn at_first(&self) -> String {
+        format!("CAST(({}) AS {})", self.default.unwrap_or("NULL"), self.data_type)
+    }
+
+    /// Whether a CHECK on this column alone holds for what every row will have; then no row need be looked at.
+    fn lone_check(&self, expr: &Expr) -> Option<Question> {
+        if self.fills() || expr.columns() != [self.name.as_str()] {
+            return None;
+        }
+        Some(Question {
+            key: self.lone_key(expr),
+            statements: Vec::new(),
+            query: format!("SELECT pg_catalog.to_jsonb(({}) IS NOT FALSE)", expr.render(|_| self.at_first())),
+        })
+    }
+
+    fn lone_key(&self, expr: &Expr) -> String {
+        format!("check {} of what every row of {} will have", expr.as_str(), self.table)
+    }
+
+    /// Refuses what the server's answers show to fail on every row.
+    pub(crate) fn refuse(&self, cx: &Context<'_>, table: &Table) -> Result<()> {
+        let typed = self.typed();
+        let no = |what: String| {
+            let (migration, name) = (cx.migration, self.name.quoted());
+            Err(Error::new(
+                Kind::Definition,
+                format!("migration {migration}: column {name} of table {}: {what}", table.sql()),
+            ))
+        };
+        if let Some(default) = self.default.filter(|_| self.not_null) {
+            let added = trial::added_answer(cx, &table.sql(), self.name.as_str(), &typed, self.default)?;
+            if added.default_is_null {
+                return no(format!(
+                    "it is to be NOT NULL, and its default {default} is null: give one that is not"
+                ));
+            }
+        }
+        if let Some((name, expr)) = &self.check {
+            if self.lone_check(expr).is_some() && !trial::read::<bool>(cx, &self.lone_key(expr))? {
+                let held = self.default.map_or_else(
+                    || "null, which every row there will hold".to_owned(),
+                    |default| format!("its default {default}"),
+                );
+                return no(format!(
+                    "check {} does not hold for {held}: mend the check or the default, or fill the rows with .backfill(…)",
+                    name.quoted()
+                ));
+            }
+        }
+        if self.fills() {
+            return refuse_foreign_leaf(table, "filled");
+        }
+        Ok(())
     }
 
     fn fill(&self, table: &Table) -> Step {
@@ -378,7 +455,7 @@ impl<F: Fill> Phase for EnforceNotNull<F> {
 
     fn enter(&self, cx: &Context<'_>) -> Result<Vec<Step>> {
         let table = cx.snapshot.table(self.spec.table)?;
-        Ok(column::set_not_null(table, self.spec.name.as_str(), cx.snapshot.server_version))
+        Ok(column::set_not_null(table, self.spec.name.as_str(), cx.snapshot.server_version, None))
     }
 
     fn rollback(&self, cx: &Context<'_>) -> Result<Rollback> {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::catalog::{Index, Question, alike};
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
-use crate::ident::{Ident, TableName, quote};
+use crate::ident::{Collation, Ident, TableName, quote};
 use crate::phase::{Context, Phase, Rollback, Window};
 use crate::step::Step;
 use crate::steps::{index, list};
@@ -24,7 +24,7 @@ use crate::steps::{index, list};
 pub struct IndexKey {
     what: What,
     opclass: Option<&'static str>,
-    collation: Option<Ident>,
+    collation: Option<Collation>,
     descending: bool,
     nulls_first: Option<bool>,
 }
@@ -60,10 +60,11 @@ impl IndexKey {
         self
     }
 
-    /// A collation, by its name: `"C"`, `"en_US.utf8"`.
+    /// A collation, by its name: `"C"`, `"en_US.utf8"`. One in another schema has the schema before it, in double quotes:
+    /// `"\"audit\".german"`.
     #[must_use]
     pub const fn collate(mut self, name: &'static str) -> Self {
-        self.collation = Some(Ident::new(name));
+        self.collation = Some(Collation::new(name));
         self
     }
 

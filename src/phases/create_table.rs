@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use serde::Deserialize;
 
-use crate::catalog::{Identity, Question};
+use crate::catalog::{Identity, Question, Table};
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
-use crate::ident::{Ident, TableName, check_names, literal, quote};
+use crate::ident::{Collation, Ident, TableName, check_names, literal, quote};
 use crate::phase::{Context, Phase, Rollback, Window};
 use crate::step::{LockMode, Step};
 use crate::steps::{list, probe, trial};
@@ -32,7 +32,7 @@ pub struct Column {
     default: Option<&'static str>,
     generated: Option<Expr>,
     identity: Option<Identity>,
-    collation: Option<Ident>,
+    collation: Option<Collation>,
     pub(crate) comment: Option<&'static str>,
 }
 
@@ -89,10 +89,11 @@ impl Column {
         self
     }
 
-    /// A collation, by its name: `"C"`, `"en_US.utf8"`.
+    /// A collation, by its name: `"C"`, `"en_US.utf8"`. One in another schema has the schema before it, in double quotes:
+    /// `"\"audit\".german"`.
     #[must_use]
     pub const fn collate(mut self, name: &'static str) -> Self {
-        self.collation = Some(Ident::new(name));
+        self.collation = Some(Collation::new(name));
         self
     }
 
@@ -361,29 +362,162 @@ impl<const N: usize, const K: usize> TableSpec<N, K> {
         if !self.primary_key.is_empty() {
             parts.push(format!("PRIMARY KEY ({})", list(self.primary_key)));
         }
-        // A temporary table cannot refer to a permanent one.
-        let constraints = self.constraints.iter().filter(|found| !temporary || found.references().is_none());
-        parts.extend(constraints.map(|constraint| constraint.sql(|table| cx.snapshot.sql_name(table))));
+        // A temporary table cannot refer to a permanent one, but to itself.
+        let is_tried = |found: &&Constraint| found.references().is_none_or(|(table, _)| table == self.name);
+        let constraints = self.constraints.iter().filter(|found| !temporary || is_tried(found));
+        parts.extend(constraints.map(|constraint| {
+            constraint.sql(|table| if temporary { name.to_owned() } else { cx.snapshot.sql_name(table) })
+        }));
         let temp = if temporary { "TEMP " } else { "" };
         format!("CREATE {temp}TABLE {name} ({})", parts.join(", "))
     }
 
-    /// The same table in a trial says what its columns are.
+    /// The same table in a trial says what its columns are. It has the same name, which Postgres's errors repeat.
     fn question(&self, cx: &Context<'_>) -> Question {
+        let oid = format!("{}::regclass", literal(&self.trial()));
         Question {
             key: self.key(cx),
-            statements: vec![self.create("phasewise_trial", true, cx)],
+            statements: vec![self.create(&self.trial(), true, cx)],
             query: format!(
                 "SELECT pg_catalog.jsonb_build_object('columns', COALESCE({}, '[]'), 'shape', {})",
-                columns("'pg_temp.phasewise_trial'::regclass", ""),
-                shape("'pg_temp.phasewise_trial'::regclass")
+                columns(&oid, ""),
+                shape(&oid)
             ),
         }
+    }
+
+    /// The trial's name as SQL.
+    fn trial(&self) -> String {
+        format!("pg_temp.{}", self.name.name().quoted())
+    }
+
+    /// The foreign keys to other tables, with those.
+    fn outgoing(&self) -> impl Iterator<Item = (&Constraint, TableName, &'static [&'static str])> {
+        self.constraints
+            .iter()
+            .filter_map(|found| found.references().map(|(table, columns)| (found, table, columns)))
+            .filter(|(_, table, _)| *table != self.name)
+    }
+
+    /// May this role refer to the columns, and can the foreign key join their types? The referenced table has a
+    /// stand-in, since a trial cannot refer to a permanent one.
+    fn reference_questions(&self, cx: &Context<'_>) -> Vec<Question> {
+        let mut questions = Vec::new();
+        for (constraint, table, names) in self.outgoing() {
+            let Some(found) = cx.snapshot.find(table) else { continue };
+            let columns: Option<Vec<_>> = names.iter().map(|name| found.find(name)).collect();
+            let Some(columns) = columns else { continue };
+            let stand_in: Vec<String> = columns
+                .iter()
+                .map(|column| {
+                    let collate = column.collation.as_ref().map(|name| format!(" COLLATE {name}"));
+                    format!("{} {}{}", column.sql(), column.data_type, collate.unwrap_or_default())
+                })
+                .collect();
+            questions.push(Question {
+                key: self.joins_key(constraint, found),
+                statements: vec![
+                    self.create(&self.trial(), true, cx),
+                    format!(
+                        "CREATE TEMP TABLE phasewise_referenced ({}, UNIQUE ({}))",
+                        stand_in.join(", "),
+                        list(names)
+                    ),
+                    format!(
+                        "ALTER TABLE {} ADD {}",
+                        self.trial(),
+                        constraint.sql(|_| "pg_temp.phasewise_referenced".to_owned())
+                    ),
+                ],
+                query: "SELECT 'true'::jsonb".to_owned(),
+            });
+            let array = names.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", ");
+            questions.push(Question {
+                key: rights_key(constraint, found),
+                statements: Vec::new(),
+                query: format!(
+                    "SELECT pg_catalog.to_jsonb(pg_catalog.bool_and(pg_catalog.has_column_privilege({}::regclass, c, 'REFERENCES'))) FROM pg_catalog.unnest(ARRAY[{array}]::text[]) c",
+                    literal(&found.sql())
+                ),
+            });
+        }
+        questions
+    }
+
+    fn joins_key(&self, constraint: &Constraint, referenced: &Table) -> String {
+        format!("foreign key {} of {} to {}", constraint.name.quoted(), self.name, referenced.sql())
+    }
+
+    /// Refuses what `CREATE TABLE` would fail on beyond what its own trial shows.
+    pub(crate) fn refuse(&self, cx: &Context<'_>) -> Result<()> {
+        let sql = cx.snapshot.sql_name(self.name);
+        let schema = cx.snapshot.schema_of(self.name);
+        for constraint in self.constraints.iter().filter(|found| matches!(found.what, What::Unique(_))) {
+            let name = constraint.name;
+            if cx.snapshot.is_taken(schema, name.as_str()) || name == self.name.name() {
+                return Err(Error::new(
+                    Kind::Conflict,
+                    format!(
+                        "unique constraint {} of table {sql}: its index would have the name of another relation in schema {}: choose another name",
+                        name.quoted(),
+                        quote(schema)
+                    ),
+                ));
+            }
+        }
+        for (constraint, table, names) in self.outgoing() {
+            let referenced = cx.snapshot.table(table)?;
+            for name in names {
+                referenced.column(name)?;
+            }
+            let no = |kind, what: String| {
+                let (name, to) = (constraint.name.quoted(), referenced.sql());
+                Err(Error::new(kind, format!("foreign key {name} of table {sql} to {to}: {what}")))
+            };
+            if !is_unique(referenced, names) {
+                return no(
+                    Kind::Unsupported,
+                    format!(
+                        "no unique constraint or index stands on ({}) there, over all rows and not deferrable: add one first, with AddIndex",
+                        list(names)
+                    ),
+                );
+            }
+            if !trial::read::<bool>(cx, &rights_key(constraint, referenced))? {
+                let role = &cx.snapshot.role;
+                return no(
+                    Kind::Permission,
+                    format!(
+                        "role {role} lacks REFERENCES on it: GRANT REFERENCES ON {} TO {role}",
+                        referenced.sql()
+                    ),
+                );
+            }
+            cx.answer(&self.joins_key(constraint, referenced))?;
+        }
+        Ok(())
     }
 
     fn key(&self, cx: &Context<'_>) -> String {
         format!("definition of table {}", cx.snapshot.sql_name(self.name))
     }
+}
+
+fn rights_key(constraint: &Constraint, referenced: &Table) -> String {
+    format!("the right to refer to {} with foreign key {}", referenced.sql(), constraint.name.quoted())
+}
+
+/// Whether a foreign key may refer to those columns.
+fn is_unique(table: &Table, names: &[&str]) -> bool {
+    table.indexes.iter().any(|index| {
+        let deferrable = index.constraint.as_ref().is_some_and(|name| {
+            table.constraints.iter().any(|found| found.name == *name && found.deferrable)
+        });
+        let keys: Option<Vec<&str>> = index.keys.iter().map(Option::as_deref).collect();
+        let same = keys
+            .is_some_and(|keys| keys.len() == names.len() && names.iter().all(|name| keys.contains(name)));
+        index.unique && index.valid && !deferrable && same && !index.tail.contains(" WHERE ")
+    })
 }
 
 /// `CreateTable`, its only phase: of a table with `N` columns and `K` constraints.
@@ -398,14 +532,15 @@ impl<const N: usize, const K: usize> Phase for Create<N, K> {
 
     fn questions(&self, cx: &Context<'_>) -> Result<Vec<Question>> {
         let mut questions = vec![self.spec.question(cx)];
-        questions.extend(self.spec.columns.iter().map(|column| trial::type_question(&column.typed())));
+        questions.extend(self.spec.columns.iter().map(|column| trial::type_question(column.data_type)));
+        questions.extend(self.spec.reference_questions(cx));
         Ok(questions)
     }
 
     fn enter(&self, cx: &Context<'_>) -> Result<Vec<Step>> {
         let spec = &self.spec;
         for column in &spec.columns {
-            trial::type_answer(cx, &column.typed())?;
+            trial::type_answer(cx, column.data_type)?;
         }
         let wanted: ShapeAnswer = trial::read(cx, &spec.key(cx))?;
         let sql = cx.snapshot.sql_name(spec.name);

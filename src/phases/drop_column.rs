@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use crate::catalog::{ConstraintKind, Portrait, Question, ReplicaIdentity, Table};
+use crate::catalog::{ConstraintKind, Dependent, Portrait, Question, ReplicaIdentity, Table};
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
 use crate::ident::{Ident, TableName};
 use crate::phase::{Context, Gate, Irreversible, Phase, Rollback, Window};
 use crate::step::{Batches, Step, Work};
 use crate::steps::archive::{Archive, key_without};
-use crate::steps::walking;
-use crate::steps::{column, parked, portrait, trial};
+use crate::steps::{column, index, parked, portrait, refuse_foreign_leaf, trial, walking};
 
 const RELAXED: &str = "drop_column.not_null";
+const LABELS: &str = "drop_column.not_null_labels";
 const PORTRAIT: &str = "drop_column.portrait";
 const ARCHIVE: &str = "drop_column.archive";
 
@@ -45,11 +45,20 @@ impl DropSpec {
         if table.partition_key.iter().any(|key| key == name) {
             return refuse("the table is partitioned by it; move the rows to a new table".into());
         }
-        if let Some(dependent) = table.dependents.iter().find(|found| found.column.as_deref() == Some(name)) {
+        let reads = |found: &&Dependent| match &found.column {
+            Some(column) => column == name,
+            // A function that takes the row goes on working; what is stored with the whole row does not.
+            None => !found.function,
+        };
+        if let Some(dependent) = table.dependents.iter().find(reads) {
+            let how = if dependent.column.is_some() { "" } else { " with the whole row" };
             return refuse(format!(
-                "{} reads it; change that first, so that it does without",
+                "{} reads it{how}; change that first, so that it does without",
                 dependent.object
             ));
+        }
+        if let Some(found) = table.local_blocking(name) {
+            return refuse(found);
         }
         if let Some(trigger) =
             table.triggers.iter().find(|found| found.columns.iter().any(|used| used == name))
@@ -123,6 +132,25 @@ impl DropSpec {
         Ok(())
     }
 
+    /// Refuses, besides, what would be lost silently, or could not be walked or rebuilt. Not asked again once the drop
+    /// has begun: what a rollback half rebuilt may look like a partition's own.
+    pub(crate) fn refuse_at_first(&self, cx: &Context<'_>, table: &Table) -> Result<()> {
+        self.refuse(cx, table)?;
+        let name = self.name.as_str();
+        if let Some(found) = table.local_of(name) {
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!("column {} of table {} cannot be dropped: {found}", self.name.quoted(), table.sql()),
+            ));
+        }
+        refuse_foreign_leaf(table, "archived")?;
+        if table.indexes.iter().any(|found| found.uses.iter().any(|used| used == name)) {
+            // A rollback builds them again.
+            index::check_buildable(cx, table)?;
+        }
+        Ok(())
+    }
+
     fn is_there<'a>(&self, cx: &Context<'a>) -> Result<(&'a Table, bool)> {
         let table = cx.snapshot.table(self.table)?;
         Ok((table, table.find(self.name.as_str()).is_some()))
@@ -166,7 +194,7 @@ impl Phase for StopWrites {
         let (table, there) = self.spec.is_there(cx)?;
         let expr = self.spec.restore_with.filter(|_| there);
         let name = self.spec.name.as_str();
-        Ok(expr.map(|expr| trial::expr_question(&table.sql(), &expr, name, None)).into_iter().collect())
+        Ok(expr.map(|expr| trial::expr_question(&table.sql(), &expr, name, None, None)).into_iter().collect())
     }
 
     fn enter(&self, cx: &Context<'_>) -> Result<Vec<Step>> {
@@ -181,6 +209,9 @@ impl Phase for StopWrites {
             return Ok(Vec::new());
         }
         let mut steps = vec![Step::save(RELAXED, serde_json::Value::Bool(true))];
+        steps.extend(
+            table.not_null(name).map(|not_null| Step::save(LABELS, serde_json::json!(not_null.labels()))),
+        );
         steps.extend(column::undo_not_null(table, name));
         Ok(steps)
     }
@@ -212,7 +243,9 @@ impl Phase for StopWrites {
         };
         let mut steps =
             vec![walking(Step::batches(format!("fill column {quoted} where it is null"), fill), table)];
-        steps.extend(column::set_not_null(table, name, cx.snapshot.server_version));
+        let labels: Option<(String, Option<String>)> = cx.saved(LABELS)?;
+        let labels = labels.as_ref().map(|(name, comment)| (name.as_str(), comment.as_deref()));
+        steps.extend(column::set_not_null(table, name, cx.snapshot.server_version, labels));
         Ok(Rollback::Steps(steps))
     }
 
@@ -284,7 +317,7 @@ impl Phase for Drop {
         steps.extend(old.sequence.as_ref().map(|sequence| parked::unpark(cx, table, name, sequence)));
         // Only now: a default that is there earlier would fill the rows in place of their archived values.
         steps.extend(old.default.as_ref().map(|default| column::set_default(table, name, default)));
-        steps.extend(portrait::rebuild(table, &hanging));
+        steps.extend(portrait::rebuild(table, &hanging, true));
         steps.extend(archive.as_ref().map(Archive::forget));
         Ok(Rollback::Steps(steps))
     }

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::phase::{Context, Irreversible, Phase, Rollback, Window};
 use crate::step::{Action, Probe, Step};
+use crate::tokens::{skip_blank, skip_token, until_semicolon, word};
 
 /// Nothing was said about the rollback yet.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +81,10 @@ impl Phase for Run {
             Undo::Statements(statements) => {
                 let mut steps: Vec<Step> = statements.iter().map(|sql| self.spec.step(sql)).collect();
                 if let (Some(query), [only]) = (self.spec.done_when, steps.as_mut_slice()) {
-                    only.probe = Probe::Sql(crate::steps::probe::not(query));
+                    // A query that a `;` or a comment ends cannot stand in parentheses on one line. One that says nothing
+                    // says that nothing is there.
+                    let query = until_semicolon(query);
+                    only.probe = Probe::Sql(format!("SELECT NOT coalesce((\n{query}\n), false)"));
                 }
                 Ok(Rollback::Steps(steps))
             }
@@ -128,111 +132,6 @@ const fn check_statement(sql: &[u8]) {
         }
         at = skip_token(sql, at);
     }
-}
-
-/// Whether `name` (lower case) stands at `at` as a whole word.
-const fn word(sql: &[u8], at: usize, name: &[u8]) -> bool {
-    if at + name.len() > sql.len() || (at > 0 && is_name(sql[at - 1])) {
-        return false;
-    }
-    let mut i = 0;
-    while i < name.len() {
-        if sql[at + i].to_ascii_lowercase() != name[i] {
-            return false;
-        }
-        i += 1;
-    }
-    at + i == sql.len() || !is_name(sql[at + i])
-}
-
-const fn is_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
-}
-
-const fn pair(sql: &[u8], at: usize, a: u8, b: u8) -> bool {
-    at + 1 < sql.len() && sql[at] == a && sql[at + 1] == b
-}
-
-/// Past white space and comments.
-const fn skip_blank(sql: &[u8], mut at: usize) -> usize {
-    while at < sql.len() {
-        if sql[at].is_ascii_whitespace() {
-            at += 1;
-        } else if pair(sql, at, b'-', b'-') || pair(sql, at, b'/', b'*') {
-            at = skip_token(sql, at);
-        } else {
-            return at;
-        }
-    }
-    at
-}
-
-/// Past one comment, quoted run or plain byte.
-const fn skip_token(sql: &[u8], at: usize) -> usize {
-    if pair(sql, at, b'-', b'-') {
-        let mut end = at;
-        while end < sql.len() && sql[end] != b'\n' {
-            end += 1;
-        }
-        return end;
-    }
-    if pair(sql, at, b'/', b'*') {
-        let (mut end, mut depth) = (at + 2, 1);
-        while end < sql.len() && depth > 0 {
-            if pair(sql, end, b'/', b'*') {
-                depth += 1;
-                end += 2;
-            } else if pair(sql, end, b'*', b'/') {
-                depth -= 1;
-                end += 2;
-            } else {
-                end += 1;
-            }
-        }
-        return end;
-    }
-    match sql[at] {
-        quote @ (b'\'' | b'"') => {
-            let escapes = quote == b'\''
-                && at > 0
-                && matches!(sql[at - 1], b'e' | b'E')
-                && (at == 1 || !is_name(sql[at - 2]));
-            let mut end = at + 1;
-            while end < sql.len() && sql[end] != quote {
-                end += if escapes && sql[end] == b'\\' { 2 } else { 1 };
-            }
-            if end < sql.len() { end + 1 } else { sql.len() }
-        }
-        b'$' if at == 0 || !is_name(sql[at - 1]) => skip_dollar(sql, at),
-        _ => at + 1,
-    }
-}
-
-/// Past a dollar-quoted string, or past the `$` that begins none.
-const fn skip_dollar(sql: &[u8], at: usize) -> usize {
-    let mut tag = at + 1;
-    while tag < sql.len() && sql[tag] != b'$' {
-        if !is_name(sql[tag]) {
-            return at + 1;
-        }
-        tag += 1;
-    }
-    if tag >= sql.len() || (tag > at + 1 && sql[at + 1].is_ascii_digit()) {
-        return at + 1;
-    }
-    let length = tag + 1 - at;
-    let mut end = tag + 1;
-    while end + length <= sql.len() {
-        let mut i = 0;
-        while i < length && sql[end + i] == sql[at + i] {
-            i += 1;
-        }
-        if i == length {
-            return end + length;
-        }
-        end += 1;
-    }
-    sql.len()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{on_all, probe};
 use crate::catalog::{Column, Grant, Table};
-use crate::ident::{derived, literal, quote};
+use crate::ident::{derived, hashed, literal, quote};
 use crate::step::{LockMode, Step};
 
 /// Adds a nullable column of that type. Catalog only.
@@ -157,11 +157,16 @@ pub(crate) fn drop_not_null(table: &Table, name: &str) -> Step {
 /// Makes the column NOT NULL without a scan under a lock that blocks anyone.
 ///
 /// Before 18 a CHECK is validated first, which Postgres takes as proof. From 18 a NOT NULL constraint can be NOT
-/// VALID itself; `SET NOT NULL` would scan there (measured).
-pub(crate) fn set_not_null(table: &Table, name: &str, server_version: u32) -> Vec<Step> {
+/// VALID itself; `SET NOT NULL` would scan there (measured). `like` gives that constraint its name and comment.
+pub(crate) fn set_not_null(
+    table: &Table,
+    name: &str,
+    server_version: u32,
+    like: Option<(&str, Option<&str>)>,
+) -> Vec<Step> {
     let (sql, column) = (table.sql(), quote(name));
     if server_version >= 180_000 {
-        let constraint = derived(&[&table.name, name, "not_null"]);
+        let constraint = not_null_name(table, name, like.map(|(name, _)| name));
         let add =
             format!("ALTER TABLE {sql} ADD CONSTRAINT {} NOT NULL {column} NOT VALID", quote(&constraint));
         let add = on_all(
@@ -179,7 +184,9 @@ pub(crate) fn set_not_null(table: &Table, name: &str, server_version: u32) -> Ve
         )
         .scanning()
         .done_when(probe::column(&sql, name, &valid));
-        return vec![add, validate];
+        let comment = like.and_then(|(_, comment)| comment);
+        let comment = comment.map(|comment| super::constraint::comment(&sql, &constraint, comment));
+        return [add, validate].into_iter().chain(comment).collect();
     }
     let check = derived(&["pw", &table.name, name, "not_null"]);
     let quoted = quote(&check);
@@ -205,6 +212,20 @@ pub(crate) fn set_not_null(table: &Table, name: &str, server_version: u32) -> Ve
         on_all(Step::sql(format!("drop check {quoted}"), drop), table, LockMode::AccessExclusive)
             .done_when(probe::not(&probe::constraint(&sql, &check, "true"))),
     ]
+}
+
+/// The name that a NOT NULL has, or is to get: `wanted`, else what Postgres would choose. A rename within Postgres
+/// leaves the old name on the constraint, so that either may be another column's.
+fn not_null_name(table: &Table, column: &str, wanted: Option<&str>) -> String {
+    if let Some(found) = table.not_null(column) {
+        return found.name.clone();
+    }
+    let name = wanted.map_or_else(|| derived(&[&table.name, column, "not_null"]), str::to_owned);
+    if table.constraints.iter().any(|found| found.name == name) {
+        hashed(&format!("{name}_{column}"))
+    } else {
+        name
+    }
 }
 
 /// Undoes [`set_not_null`], however far it came. From 18 on `attnotnull` is set by a NOT VALID one too, and

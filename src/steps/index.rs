@@ -45,16 +45,18 @@ fn tree(
     }
 }
 
-/// Builds an index like `index` under `name`: definition, names of the partitions' ones, statistics targets, comment.
+/// Builds an index like `index` under `name`: definition, names of the partitions' ones, statistics targets, clustering,
+/// comment.
 pub(crate) fn like(table: &Table, index: &Index, name: &str) -> Vec<Step> {
     let mut steps = tree(table, name, index.unique, &index.tail, &index.children);
     steps.extend(statistics(table, name, &index.statistics));
+    steps.extend(index.clustered.then(|| cluster_on(table, name)));
     steps.extend(index.comment.as_ref().map(|comment| self::comment(table, name, comment)));
     steps
 }
 
 /// Gives keys of the index, by number, statistics targets of their own. Locks the index alone.
-pub(crate) fn statistics<'a>(
+fn statistics<'a>(
     table: &Table,
     name: &'a str,
     targets: &'a [(i16, i32)],
@@ -68,6 +70,21 @@ pub(crate) fn statistics<'a>(
         );
         Step::sql(format!("index {}: statistics target of key {key}", quote(name)), sql).done_when(done)
     })
+}
+
+/// Marks the index that `CLUSTER` goes by, in place of any other: a note in the catalog.
+pub(crate) fn cluster_on(table: &Table, name: &str) -> Step {
+    let full = qualified(&table.schema, name);
+    let done = format!(
+        "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_index i WHERE i.indexrelid = pg_catalog.to_regclass({}) AND i.indisclustered)",
+        literal(&full)
+    );
+    Step::sql(
+        format!("cluster by index {}", quote(name)),
+        format!("ALTER TABLE {} CLUSTER ON {}", table.sql(), quote(name)),
+    )
+    .locks(table.sql(), LockMode::ShareUpdateExclusive)
+    .done_when(done)
 }
 
 /// Drops an index that backs no constraint, and then the partitions' ones that were built for it and never attached;

@@ -7,12 +7,14 @@ pub(crate) mod index;
 pub(crate) mod parked;
 pub(crate) mod portrait;
 pub(crate) mod probe;
+pub(crate) mod rows;
 pub(crate) mod sequence;
 pub(crate) mod statistics;
 pub(crate) mod sync;
 pub(crate) mod trial;
 
 use crate::catalog::Table;
+use crate::error::{Error, Kind, Result};
 use crate::ident::quote;
 use crate::step::{LockMode, Step};
 
@@ -33,6 +35,22 @@ pub(crate) fn walking(mut step: Step, table: &Table) -> Step {
         });
     }
     step
+}
+
+/// Refuses a table whose rows are not all here. `what` completes "its rows cannot be …".
+pub(crate) fn refuse_foreign_leaf(table: &Table, what: &str) -> Result<()> {
+    match table.partitions.iter().find(|leaf| leaf.foreign) {
+        None => Ok(()),
+        Some(leaf) => Err(Error::new(
+            Kind::Unsupported,
+            format!(
+                "table {} has the foreign partition {}.{}, whose rows cannot be {what} from here: detach it first, and change it where it lives",
+                table.sql(),
+                quote(&leaf.schema),
+                quote(&leaf.name)
+            ),
+        )),
+    }
 }
 
 /// `"a", "b"`.

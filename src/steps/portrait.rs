@@ -1,6 +1,6 @@
 //! Freeing a column of what hangs on it, and rebuilding that.
 
-use super::{constraint, index, probe};
+use super::{constraint, index, probe, statistics};
 use crate::catalog::{Constraint, ConstraintKind, Index, Portrait, Table};
 use crate::ident::literal;
 use crate::step::{LockMode, Step};
@@ -30,19 +30,19 @@ pub(crate) fn free(table: &Table, portrait: &Portrait) -> Vec<Step> {
         }
     }
     steps.extend(portrait.indexes.iter().flat_map(|found| index::drop(table, &found.name, &found.children)));
-    steps.extend(portrait.statistics.iter().map(|(name, _, _)| drop_statistics(table, name)));
+    steps.extend(portrait.statistics.iter().map(|found| drop_statistics(table, &found.name)));
     steps
 }
 
 /// Rebuilds what [`free`] dropped, on a column of the same name: indexes `CONCURRENTLY`, constraints NOT VALID and
-/// then validated.
-pub(crate) fn rebuild(table: &Table, portrait: &Portrait) -> Vec<Step> {
+/// then validated. `unproven`: the column may hold by now what its checks do not allow.
+pub(crate) fn rebuild(table: &Table, portrait: &Portrait, unproven: bool) -> Vec<Step> {
     let mut steps = Vec::new();
     for found in &portrait.indexes {
         steps.extend(index::like(table, found, &found.name));
     }
     for found in portrait.constraints.iter().filter(|found| !found.inherited) {
-        steps.extend(rebuild_constraint(table, portrait, found));
+        steps.extend(rebuild_constraint(table, portrait, found, unproven));
     }
     let mut seen = Vec::new();
     let keys = portrait.outgoing.iter().chain(&portrait.incoming);
@@ -53,24 +53,28 @@ pub(crate) fn rebuild(table: &Table, portrait: &Portrait) -> Vec<Step> {
         }
         seen.push(id);
         steps.extend(constraint::add_foreign_key(key));
-        let comment = key.comment.as_ref();
-        steps.extend(comment.map(|comment| constraint::comment(&key.table_sql(), &key.name, comment)));
     }
-    for (name, _, definition) in &portrait.statistics {
+    for found in &portrait.statistics {
+        let name = &found.name;
         steps.push(
-            Step::sql(format!("create statistics {name}"), definition)
+            Step::sql(format!("create statistics {name}"), &found.definition)
                 .locks(table.sql(), LockMode::ShareUpdateExclusive)
-                .done_when(statistics(name)),
+                .done_when(is_there(name)),
         );
+        steps.extend(statistics::labels(name, found));
     }
     steps
 }
 
-fn rebuild_constraint(table: &Table, portrait: &Portrait, found: &Constraint) -> Vec<Step> {
+fn rebuild_constraint(table: &Table, portrait: &Portrait, found: &Constraint, unproven: bool) -> Vec<Step> {
     let mut steps = match found.kind {
         ConstraintKind::Check => {
             let definition = found.definition.strip_suffix(" NOT VALID").unwrap_or(&found.definition);
-            constraint::add_check(table, &found.name, definition, found.validated)
+            if found.validated && unproven {
+                constraint::add_unproven_check(table, &found.name, definition)
+            } else {
+                constraint::add_check(table, &found.name, definition, found.validated)
+            }
         }
         ConstraintKind::Unique => {
             let Some(behind) = portrait.behind(found) else { return Vec::new() };
@@ -95,11 +99,11 @@ fn unique(table: &Table, found: &Constraint, behind: &Index) -> Vec<Step> {
 fn drop_statistics(table: &Table, name: &str) -> Step {
     Step::sql(format!("drop statistics {name}"), format!("DROP STATISTICS {name}"))
         .locks(table.sql(), LockMode::ShareUpdateExclusive)
-        .done_when(probe::not(&statistics(name)))
+        .done_when(probe::not(&is_there(name)))
 }
 
 /// Whether the statistics object `name` is there, quoted only where that is needed, as the snapshot has it.
-fn statistics(name: &str) -> String {
+fn is_there(name: &str) -> String {
     format!(
         "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace WHERE pg_catalog.format('%I.%I', n.nspname, s.stxname) = {})",
         literal(name)

@@ -85,7 +85,10 @@ pub(crate) fn move_identity(
             sequence.sql()
         ),
         format!("ALTER TABLE {sql} ALTER COLUMN {} DROP IDENTITY", quote(from)),
-    ];
+    ]
+    .into_iter()
+    .chain(labels(&sql, to, sequence))
+    .collect();
     let done = format!(
         "SELECT ({}) AND ({})",
         probe::column(&sql, to, "a.attidentity <> ''"),
@@ -94,6 +97,29 @@ pub(crate) fn move_identity(
     let summary = format!("move identity from {} to {}", quote(from), quote(to));
     on_all(Step::new(summary, Action::Transaction(statements)), table, LockMode::AccessExclusive)
         .done_when(done)
+}
+
+/// Gives the sequence of an identity column the rights and the comment of another one. Only the server knows its name.
+fn labels(table: &str, column: &str, like: &Sequence) -> Option<String> {
+    let grants = like.grants.iter().map(|grant| {
+        let option = if grant.grantable { " WITH GRANT OPTION" } else { "" };
+        (format!("GRANT {} ON SEQUENCE ", grant.privilege), format!(" TO {}{option}", grant.grantee))
+    });
+    let comment = like.comment.as_ref();
+    let comment = comment.map(|text| ("COMMENT ON SEQUENCE ".to_owned(), format!(" IS {}", literal(text))));
+    let body: String = grants
+        .chain(comment)
+        .map(|(head, end)| {
+            format!(
+                "EXECUTE {} || pg_catalog.pg_get_serial_sequence({}, {}) || {}; ",
+                literal(&head),
+                literal(table),
+                literal(column),
+                literal(&end)
+            )
+        })
+        .collect();
+    (!body.is_empty()).then(|| format!("DO {}", literal(&format!("BEGIN {body}END"))))
 }
 
 /// The least and the greatest value of an integer type.

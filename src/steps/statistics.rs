@@ -1,7 +1,7 @@
 //! Extended statistics.
 
 use super::probe;
-use crate::catalog::Table;
+use crate::catalog::{Statistics, Table};
 use crate::ident::{literal, quote};
 use crate::step::{LockMode, Step};
 
@@ -13,6 +13,34 @@ pub(crate) fn create(table: &Table, name: &str, middle: &str, columns: &[String]
     Step::sql(format!("create statistics {}", quote(name)), sql)
         .locks(table.sql(), LockMode::ShareUpdateExclusive)
         .done_when(exists(table, name, columns))
+}
+
+/// Gives a statistics object (`name` is SQL) the target and the comment of `like`. No lock on the table.
+pub(crate) fn labels(name: &str, like: &Statistics) -> Vec<Step> {
+    let is = |condition: String| {
+        format!(
+            "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace WHERE pg_catalog.format('%I.%I', n.nspname, s.stxname) = {} AND {condition})",
+            literal(name)
+        )
+    };
+    let target = like.target.map(|target| {
+        Step::sql(
+            format!("statistics {name}: target {target}"),
+            format!("ALTER STATISTICS {name} SET STATISTICS {target}"),
+        )
+        .done_when(is(format!("s.stxstattarget = {target}")))
+    });
+    let comment = like.comment.as_ref().map(|comment| {
+        Step::sql(
+            format!("comment on statistics {name}"),
+            format!("COMMENT ON STATISTICS {name} IS {}", literal(comment)),
+        )
+        .done_when(is(format!(
+            "pg_catalog.obj_description(s.oid, 'pg_statistic_ext') = {}",
+            literal(comment)
+        )))
+    });
+    target.into_iter().chain(comment).collect()
 }
 
 /// Drops it, and no other one of that name.

@@ -32,13 +32,13 @@ fn type_key(text: &str) -> String {
     format!("type {text}")
 }
 
-/// Does that type exist, and what is its canonical name? `collation` is SQL.
+/// Does that type exist, and what is its canonical name?
 pub(crate) fn type_question(text: &str) -> Question {
     Question {
         key: type_key(text),
         statements: vec![format!("CREATE TEMP TABLE phasewise_trial (v {text})")],
         query: format!(
-            "SELECT pg_catalog.jsonb_build_object('data_type', pg_catalog.format_type(a.atttypid, a.atttypmod), 'bare_type', pg_catalog.format_type(a.atttypid, -1), 'equality_is_sameness', {SAMENESS}, 'collatable', a.attcollation <> 0, 'plain', NOT a.attnotnull AND NOT a.atthasdef AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_constraint c WHERE c.conrelid = a.attrelid) AND (SELECT pg_catalog.count(*) FROM pg_catalog.pg_attribute o WHERE o.attrelid = a.attrelid AND o.attnum > 0) = 1) FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type y ON y.oid = a.atttypid WHERE a.attrelid = '{COPY}'::regclass AND a.attname = 'v'"
+            "SELECT pg_catalog.jsonb_build_object('data_type', pg_catalog.format_type(a.atttypid, a.atttypmod), 'bare_type', pg_catalog.format_type(a.atttypid, -1), 'equality_is_sameness', {SAMENESS}, 'collatable', a.attcollation <> 0, 'plain', NOT a.attnotnull AND NOT a.atthasdef AND a.attcollation = y.typcollation AND a.attcompression = '' AND a.attstorage = y.typstorage AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_constraint c WHERE c.conrelid = a.attrelid) AND (SELECT pg_catalog.count(*) FROM pg_catalog.pg_attribute o WHERE o.attrelid = a.attrelid AND o.attnum > 0) = 1) FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type y ON y.oid = a.atttypid WHERE a.attrelid = '{COPY}'::regclass AND a.attname = 'v'"
         ),
     }
 }
@@ -53,7 +53,7 @@ pub(crate) fn type_answer(cx: &Context<'_>, text: &str) -> Result<TypeAnswer> {
         return Err(Error::new(
             Kind::Definition,
             format!(
-                "migration {}: \"{text}\" is more than a type: write the type alone, as \"{}\", and the rest as options of the change (in place of serial, an integer type with a default or an identity)",
+                "migration {}: \"{text}\" is more than a type: write the type alone, as \"{}\", and the rest, such as a collation or a default, as options of the change where it has them, else by RunSql afterwards (in place of serial, an integer type with a default or an identity)",
                 cx.migration, answer.data_type
             ),
         ));
@@ -71,7 +71,7 @@ pub(crate) struct ExprAnswer {
     pub(crate) settled: bool,
     /// It contains a subquery.
     pub(crate) subquery: bool,
-    /// It is null where every column is.
+    /// It is null where every column is, and where only the converted one is, as far as that could be tried.
     pub(crate) null_on_null: bool,
 }
 
@@ -80,8 +80,15 @@ fn expr_key(table: &str, expr: &Expr, column: &str) -> String {
 }
 
 /// Does `expr` compile over the columns of `table` (SQL), and can its value be assigned to `column`?
-/// `extra` is a column that does not exist yet, with its type as SQL; it is left out where it exists.
-pub(crate) fn expr_question(table: &str, expr: &Expr, column: &str, extra: Option<(&str, &str)>) -> Question {
+/// `extra` is a column that does not exist yet, with its type as SQL; it is left out where it exists. `converted` is the
+/// column that must make the value null when it is null itself, whatever the others hold.
+pub(crate) fn expr_question(
+    table: &str,
+    expr: &Expr,
+    column: &str,
+    extra: Option<(&str, &str)>,
+    converted: Option<&str>,
+) -> Question {
     let mut statements = vec![copy_of(table, "INCLUDING GENERATED")];
     if let Some((name, data_type)) = extra {
         statements.push(format!("ALTER TABLE {COPY} DROP COLUMN IF EXISTS {}", quote(name)));
@@ -90,6 +97,17 @@ pub(crate) fn expr_question(table: &str, expr: &Expr, column: &str, extra: Optio
     let value = expr.over("t");
     statements.push(format!("EXPLAIN UPDATE {COPY} AS t SET {} = {value}", quote(column)));
     statements.push(format!("CREATE TEMP VIEW phasewise_trial_view AS SELECT {value} AS v FROM {COPY} AS t"));
+    let mut null_alone = "true".to_owned();
+    if let Some(converted) = converted {
+        // Where there is no such value, or the expression takes none of them, nothing is known.
+        let body = format!(
+            "BEGIN INSERT INTO pg_temp.phasewise_trial_null SELECT {value} IS NULL FROM (SELECT (pg_catalog.jsonb_populate_record(NULL::{COPY}, (SELECT pg_catalog.jsonb_object_agg(a.attname, {SOME_VALUE}) FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type y ON y.oid = a.atttypid WHERE a.attrelid = '{COPY}'::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attname <> {}))).*) AS t; EXCEPTION WHEN OTHERS THEN NULL; END",
+            literal(converted)
+        );
+        statements.push("CREATE TEMP TABLE phasewise_trial_null (is_null boolean)".to_owned());
+        statements.push(format!("DO {}", literal(&body)));
+        null_alone = "COALESCE((SELECT is_null FROM pg_temp.phasewise_trial_null), true)".to_owned();
+    }
     Question {
         key: expr_key(table, expr, column),
         statements,
@@ -102,10 +120,13 @@ pub(crate) fn expr_question(table: &str, expr: &Expr, column: &str, extra: Optio
              'volatile', EXISTS (SELECT 1 FROM calls JOIN pg_catalog.pg_proc p ON p.oid = calls.f WHERE p.provolatile = 'v'), \
              'settled', NOT EXISTS (SELECT 1 FROM calls JOIN pg_catalog.pg_proc p ON p.oid = calls.f WHERE p.provolatile <> 'i' OR p.pronamespace <> 'pg_catalog'::regnamespace) AND NOT EXISTS (SELECT 1 FROM types JOIN pg_catalog.pg_type y ON y.oid = types.y WHERE y.typnamespace <> 'pg_catalog'::regnamespace) AND NOT EXISTS (SELECT 1 FROM tree WHERE tree.text ~ '(COERCEVIAIO|SQLVALUEFUNCTION)'), \
              'subquery', EXISTS (SELECT 1 FROM tree WHERE tree.text ~ '(SUBLINK|SUBPLAN)'), \
-             'null_on_null', (SELECT {value} IS NULL FROM null_row AS t))"
+             'null_on_null', (SELECT {value} IS NULL FROM null_row AS t) AND {null_alone})"
         ),
     }
 }
+
+/// A value of the type `y` of the column `a`, as JSON; null where none is known.
+const SOME_VALUE: &str = "CASE WHEN y.oid = 'uuid'::regtype THEN pg_catalog.to_jsonb('00000000-0000-0000-0000-000000000001'::text) WHEN y.oid IN ('json'::regtype, 'jsonb'::regtype) THEN '{}' WHEN y.typtype = 'e' THEN (SELECT pg_catalog.to_jsonb(e.enumlabel::text) FROM pg_catalog.pg_enum e WHERE e.enumtypid = y.oid ORDER BY e.enumsortorder LIMIT 1) ELSE CASE y.typcategory WHEN 'N' THEN '1' WHEN 'S' THEN '\"1\"' WHEN 'B' THEN 'true' WHEN 'D' THEN '\"2000-01-01 00:00\"' WHEN 'T' THEN '\"1 day\"' WHEN 'A' THEN '[]' END::jsonb END";
 
 /// The answer to [`expr_question`].
 pub(crate) fn expr_answer(cx: &Context<'_>, table: &str, expr: &Expr, column: &str) -> Result<ExprAnswer> {
@@ -117,8 +138,12 @@ pub(crate) fn expr_answer(cx: &Context<'_>, table: &str, expr: &Expr, column: &s
 pub(crate) struct AddedAnswer {
     /// It would rewrite the table.
     pub(crate) rewrites: bool,
+    /// It would do so without its default, too: by its type alone.
+    pub(crate) rewrites_bare: bool,
     /// Its default, as `pg_get_expr` writes it.
     pub(crate) default: Option<String>,
+    /// Its default is null. Not told of a volatile one: that is not tried, since it may draw from a sequence.
+    pub(crate) default_is_null: bool,
 }
 
 fn added_key(table: &str, column: &str, data_type: &str, default: Option<&str>) -> String {
@@ -136,24 +161,37 @@ pub(crate) fn added_question(
     later: bool,
 ) -> Question {
     let quoted = quote(column);
-    let inline =
-        default.filter(|_| !later).map(|default| format!(" DEFAULT ({default})")).unwrap_or_default();
+    let node = format!("pg_catalog.pg_relation_filenode('{COPY}'::regclass)");
     let mut statements = vec![
         copy_of(table, ""),
         format!("ALTER TABLE {COPY} DROP COLUMN IF EXISTS {quoted}"),
-        format!(
-            "CREATE TEMP TABLE phasewise_trial_node AS SELECT pg_catalog.pg_relation_filenode('{COPY}'::regclass) AS node"
-        ),
-        format!("ALTER TABLE {COPY} ADD COLUMN {quoted} {data_type}{inline}"),
+        format!("CREATE TEMP TABLE phasewise_trial_node AS SELECT {node} AS node, false AS bare"),
+        format!("ALTER TABLE {COPY} ADD COLUMN {quoted} {data_type}"),
+        format!("UPDATE pg_temp.phasewise_trial_node SET bare = node <> {node}, node = {node}"),
     ];
-    if let Some(default) = default.filter(|_| later) {
-        statements.push(format!("ALTER TABLE {COPY} ALTER COLUMN {quoted} SET DEFAULT ({default})"));
+    match default {
+        None => {}
+        Some(default) if later => {
+            statements.push(format!("ALTER TABLE {COPY} ALTER COLUMN {quoted} SET DEFAULT ({default})"));
+        }
+        Some(default) => {
+            statements.push(format!("ALTER TABLE {COPY} DROP COLUMN {quoted}"));
+            statements
+                .push(format!("ALTER TABLE {COPY} ADD COLUMN {quoted} {data_type} DEFAULT ({default})"));
+        }
     }
+    let is_null = match default {
+        None => "true".to_owned(),
+        Some(default) => format!(
+            "CASE WHEN EXISTS (SELECT 1 FROM def, pg_catalog.regexp_matches(def.adbin::text, ':(?:funcid|opfuncid) ([0-9]+)', 'g') m JOIN pg_catalog.pg_proc p ON p.oid = m[1]::oid WHERE p.provolatile = 'v') THEN false ELSE ({default}) IS NULL END"
+        ),
+    };
     Question {
         key: added_key(table, column, data_type, default),
         statements,
         query: format!(
-            "SELECT pg_catalog.jsonb_build_object('rewrites', (SELECT node FROM pg_temp.phasewise_trial_node) <> pg_catalog.pg_relation_filenode('{COPY}'::regclass), 'default', (SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE a.attrelid = '{COPY}'::regclass AND a.attname = {}))",
+            "WITH def AS (SELECT d.adbin, d.adrelid FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE a.attrelid = '{COPY}'::regclass AND a.attname = {}) \
+             SELECT pg_catalog.jsonb_build_object('rewrites', n.bare OR n.node <> {node}, 'rewrites_bare', n.bare, 'default', (SELECT pg_catalog.pg_get_expr(def.adbin, def.adrelid) FROM def), 'default_is_null', {is_null}) FROM pg_temp.phasewise_trial_node n",
             literal(column)
         ),
     }

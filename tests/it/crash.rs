@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use phasewise::testing::Database;
 use phasewise::{
-    Action, BackfillPolicy, ChangeType, Event, Migration, Migrations, Migrator, Probe, RenameColumn, State,
-    To, migrations,
+    Action, BackfillPolicy, ChangeType, Event, LockMode, Migration, Migrations, Migrator, Probe,
+    RenameColumn, State, To, migrations,
 };
 use tokio_postgres::{Client, NoTls};
 
@@ -79,7 +79,13 @@ impl Heard {
         };
         let concurrently = step.is_some_and(|step| matches!(step.action, Action::BuildIndex(_)));
         let repeatable = step.is_some_and(|step| {
-            step.probe == Probe::Repeatable || matches!(step.action, Action::Save { .. } | Action::Batches(_))
+            // A look at the rows is taken again while what it is for is not there.
+            let looks = step.scans
+                && matches!(step.probe, Probe::Sql(_))
+                && step.locks.iter().all(|lock| lock.mode == LockMode::AccessShare);
+            looks
+                || step.probe == Probe::Repeatable
+                || matches!(step.action, Action::Save { .. } | Action::Batches(_))
         });
         Some(Self { event: name.to_owned(), phase: (*phase).to_owned(), what, concurrently, repeatable })
     }

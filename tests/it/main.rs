@@ -2,9 +2,12 @@
 
 mod backfill;
 mod bad_input;
+mod carried;
+mod checks;
 mod crash;
 mod crowds;
 mod custom;
+mod definitions;
 mod exec;
 mod executor2;
 mod harness;
@@ -12,6 +15,7 @@ mod in_flight;
 mod locks;
 mod matrix;
 mod old_server;
+mod partitions;
 mod pgbench;
 mod plan;
 mod pooler;

@@ -343,6 +343,9 @@ fn fit(snapshot: &Snapshot, entry: &Entry) -> Result<()> {
                 ),
             );
         }
+        if touched.referred {
+            continue;
+        }
         if table.is_partition {
             return refuse(
                 Kind::Unsupported,

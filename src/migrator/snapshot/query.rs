@@ -75,6 +75,26 @@ SELECT pg_catalog.jsonb_build_object(
     list!("partition_key.sql"),
     ", 'partitions', ",
     list!("partitions.sql"),
+    ", 'local', (SELECT COALESCE(pg_catalog.jsonb_agg(own.described ORDER BY own.partition, own.attname, own.object), '[]') FROM (",
+    include_str!("sql/local.sql"),
+    ") AS own) || (SELECT COALESCE(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+        'partition', reader.partition, 'column', reader.found -> 'column', 'object', reader.found -> 'object',
+        'blocks', true) ORDER BY reader.partition, reader.found), '[]')
+        FROM (SELECT part.name AS partition, pg_catalog.jsonb_array_elements(part.readers) AS found FROM (
+            WITH RECURSIVE below(oid) AS (
+                SELECT h.inhrelid FROM pg_catalog.pg_inherits AS h
+                WHERE h.inhparent = c.oid AND c.relkind = 'p' AND NOT h.inhdetachpending
+                UNION ALL
+                SELECT h.inhrelid FROM below JOIN pg_catalog.pg_inherits AS h
+                    ON h.inhparent = below.oid AND NOT h.inhdetachpending)
+            SELECT leaf.name, ",
+    list!("dependents.sql"),
+    " AS readers
+            FROM below JOIN pg_catalog.pg_class AS c ON c.oid = below.oid
+            JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+            CROSS JOIN LATERAL (SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name) AS leaf) AS part) AS reader
+        WHERE reader.found ->> 'function' = 'false' OR reader.found ->> 'column' IS NOT NULL)
+    ",
     ", 'replica_identity', CASE c.relreplident WHEN 'n' THEN '\"Nothing\"'::pg_catalog.jsonb
                 WHEN 'f' THEN '\"Full\"' WHEN 'i' THEN COALESCE((
                     SELECT pg_catalog.jsonb_build_object('Index', ic.relname)

@@ -410,6 +410,8 @@ CREATE TABLE t (id int PRIMARY KEY, a int DEFAULT 1 CHECK (a > 0), b int, c text
 CREATE INDEX ON t (a, b);
 CREATE STATISTICS "My Stats" (dependencies) ON a, b FROM t;
 CREATE STATISTICS expressed ON lower(c) FROM t;
+COMMENT ON STATISTICS "My Stats" IS 'mine';
+ALTER STATISTICS "My Stats" SET STATISTICS 70;
 CREATE VIEW "A View" AS SELECT a FROM t;
 CREATE VIEW above AS SELECT * FROM "A View";
 CREATE MATERIALIZED VIEW kept AS SELECT b FROM t;
@@ -446,13 +448,18 @@ ALTER TABLE t REPLICA IDENTITY FULL;
         (Some("c"), "rule r on table t"),
     ]
     .into_iter()
-    .map(|(column, object)| Dependent { column: column.map(str::to_owned), object: object.to_owned() })
+    .map(|(column, object)| Dependent {
+        column: column.map(str::to_owned),
+        object: object.to_owned(),
+        function: object.starts_with("function"),
+    })
     .collect();
     if listed {
         for column in ["c", "id"] {
             expected.push(Dependent {
                 column: Some(column.to_owned()),
                 object: "publication of table t in publication listed".to_owned(),
+                function: false,
             });
         }
     }
@@ -461,25 +468,16 @@ ALTER TABLE t REPLICA IDENTITY FULL;
     dependents.sort();
     assert_eq!(dependents, expected);
     assert_eq!(found.replica_identity, ReplicaIdentity::Full);
-    insta::assert_debug_snapshot!(found.statistics, @r#"
-        [
-            (
-                "\"My App\".\"My Stats\"",
-                [
-                    "a",
-                    "b",
-                ],
-                "CREATE STATISTICS \"My App\".\"My Stats\" (dependencies) ON a, b FROM t",
-            ),
-            (
-                "\"My App\".expressed",
-                [
-                    "c",
-                ],
-                "CREATE STATISTICS \"My App\".expressed ON lower(c) FROM t",
-            ),
-        ]
-        "#);
+    let statistics: Vec<_> =
+        found.statistics.iter().map(|s| (s.name.as_str(), s.columns.join(" "))).collect();
+    assert_eq!(
+        statistics,
+        [("\"My App\".\"My Stats\"", "a b".to_owned()), ("\"My App\".expressed", "c".to_owned())]
+    );
+    let [mine, expressed] = found.statistics.as_slice() else { return Err("two statistics".into()) };
+    assert_eq!(mine.definition, "CREATE STATISTICS \"My App\".\"My Stats\" (dependencies) ON a, b FROM t");
+    assert_eq!((mine.target, mine.comment.as_deref()), (Some(70), Some("mine")));
+    assert_eq!((expressed.target, expressed.comment.as_deref()), (None, None));
 
     client.batch_execute("ALTER TABLE t REPLICA IDENTITY USING INDEX t_pkey").await?;
     assert_eq!(table(&client, "t").await?.replica_identity, ReplicaIdentity::Index("t_pkey".to_owned()));

@@ -14,7 +14,7 @@ use crate::steps::{column, walking};
 /// on it.
 ///
 /// Differences, not only nulls: an old release that writes the source after a new one wrote both leaves the target
-/// stale, not null.
+/// stale, not null. And once more when the foreign keys are there: before that, a cascade wrote the source alone.
 #[derive(Clone, Copy, Debug)]
 pub struct Backfill<W>(pub(crate) Replace, PhantomData<W>);
 
@@ -26,6 +26,9 @@ impl<W> Backfill<W> {
 
 /// Under this key the ledger keeps whether the source was NOT NULL before a lossy `down` made that impossible.
 const SOURCE_NOT_NULL: &str = "whether the source was NOT NULL";
+
+/// And under this one the name and comment of that NOT NULL, where it had them.
+const SOURCE_LABELS: &str = "what the source's NOT NULL was called";
 
 impl<W: Writer> Phase for Backfill<W> {
     const NAME: &'static str = "Backfill";
@@ -44,9 +47,16 @@ impl<W: Writer> Phase for Backfill<W> {
         if self.0.retype.is_some() {
             steps.push(Step::save(SOURCE_NOT_NULL, was_not_null.into()));
             carried.not_null = was_not_null;
+            // An identity column cannot be null, so that its NOT NULL stays.
+            if let Some(found) = table.not_null(&source.name).filter(|_| source.identity.is_none()) {
+                steps.push(Step::save(SOURCE_LABELS, serde_json::json!(found.labels())));
+            }
+            carried.label_not_null(&self.0, cx.saved(SOURCE_LABELS)?);
         }
         steps.push(forward(&self.0, table, &values));
-        steps.extend(carried.build(&self.0, table, cx.snapshot.server_version));
+        let mut again = forward(&self.0, table, &values);
+        again.summary = format!("repair what changed in {} alone meanwhile", self.0.source.quoted());
+        steps.extend(carried.build(&self.0, table, cx.snapshot.server_version, Some(again)));
         // `down` may have no value for what the new release writes. The target's own NOT NULL, in force by now,
         // keeps a null out on either side.
         // An identity column cannot be null: its NOT NULL goes when the identity moves.
@@ -60,7 +70,9 @@ impl<W: Writer> Phase for Backfill<W> {
         let (table, source) = self.0.source_in(cx.snapshot)?;
         let mut steps = Vec::new();
         if cx.saved(SOURCE_NOT_NULL)?.unwrap_or(false) {
-            steps.extend(column::set_not_null(table, &source.name, cx.snapshot.server_version));
+            let labels: Option<(String, Option<String>)> = cx.saved(SOURCE_LABELS)?;
+            let labels = labels.as_ref().map(|(name, comment)| (name.as_str(), comment.as_deref()));
+            steps.extend(column::set_not_null(table, &source.name, cx.snapshot.server_version, labels));
         }
         let carried: Carried = carried::carried(&self.0, cx)?;
         steps.extend(carried.remove(&self.0, table));

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::Replace;
-use crate::catalog::{Column, Constraint, ConstraintKind, ForeignKey, Index, Question, Table, alike};
+use crate::catalog::{
+    Column, Constraint, ConstraintKind, ForeignKey, Index, Question, Statistics, Table, alike,
+};
 use crate::error::{Error, Kind, Result};
 use crate::ident::{derived, hashed, literal, quote};
 use crate::phase::Context;
@@ -18,16 +20,15 @@ pub(super) struct Carried {
     statistics: Vec<CarriedStatistics>,
     foreign_keys: Vec<ForeignKey>,
     pub(super) not_null: bool,
+    /// Its name and comment, where it is a constraint (18 and newer).
+    not_null_like: Option<(String, Option<String>)>,
 }
 
 #[derive(Debug)]
 struct CarriedIndex {
-    name: String,
-    unique: bool,
-    tail: String,
-    /// Statistics targets of keys.
-    statistics: Vec<(i16, i32)>,
-    comment: Option<String>,
+    /// The source's.
+    from: String,
+    index: Index,
     /// The UNIQUE constraint that it backs: its comment, and whether it is deferrable and deferred.
     constraint: Option<(Option<String>, bool, bool)>,
 }
@@ -37,6 +38,8 @@ struct CarriedCheck {
     name: String,
     definition: String,
     validated: bool,
+    /// Whether the target's values may break it although the source's do not.
+    unproven: bool,
     comment: Option<String>,
 }
 
@@ -48,19 +51,20 @@ struct CarriedStatistics {
     middle: String,
     /// All that it reads.
     columns: Vec<String>,
+    like: Statistics,
 }
 
 impl Replace {
-    fn statistics<'a>(&self, table: &'a Table) -> impl Iterator<Item = (&'a str, &'a [String], &'a str)> {
+    fn statistics<'a>(&self, table: &'a Table) -> impl Iterator<Item = (&'a Statistics, &'a str)> {
         let source = self.source.as_str();
         table
             .statistics
             .iter()
-            .filter(move |(_, columns, _)| columns.iter().any(|used| used == source))
-            .filter_map(|(name, columns, definition)| {
-                let middle =
-                    definition.strip_prefix("CREATE STATISTICS ")?.strip_prefix(name.as_str())?.trim_start();
-                Some((name.as_str(), columns.as_slice(), &middle[..middle.rfind(" FROM ")?]))
+            .filter(move |found| found.columns.iter().any(|used| used == source))
+            .filter_map(|found| {
+                let middle = found.definition.strip_prefix("CREATE STATISTICS ")?;
+                let middle = middle.strip_prefix(found.name.as_str())?.trim_start();
+                Some((found, &middle[..middle.rfind(" FROM ")?]))
             })
     }
 
@@ -221,16 +225,21 @@ pub(super) fn value_questions(replace: &Replace, cx: &Context<'_>) -> Result<Vec
     let mut questions = vec![trial::type_question(retype.data_type)];
     if let Some(source) = table.find(replace.source.as_str()) {
         let extra = Some((replace.target.as_str(), retype.data_type));
-        questions.push(trial::expr_question(&sql, &retype.up, replace.target.as_str(), extra));
-        questions.push(trial::expr_question(&sql, &retype.down, replace.source.as_str(), extra));
+        let (from, to) = (replace.source.as_str(), replace.target.as_str());
+        questions.push(trial::expr_question(&sql, &retype.up, to, extra, Some(from)));
+        questions.push(trial::expr_question(&sql, &retype.down, from, extra, Some(to)));
         if let Some(default) = source.default.as_ref().filter(|_| !source.default_is_volatile) {
             questions.push(Question {
                 key: replace.default_key(),
-                statements: vec![format!(
-                    "CREATE TEMP TABLE phasewise_trial (v {} DEFAULT {})",
-                    retype.data_type,
-                    over_default(replace, source, default)
-                )],
+                statements: vec![
+                    format!(
+                        "CREATE TEMP TABLE phasewise_trial (v {} DEFAULT {})",
+                        retype.data_type,
+                        over_default(replace, source, default)
+                    ),
+                    // What cannot be converted would fail the first insert that leaves the column out.
+                    format!("INSERT INTO {} DEFAULT VALUES", trial::COPY),
+                ],
                 query: format!(
                     "SELECT pg_catalog.to_jsonb(pg_catalog.pg_get_expr(d.adbin, d.adrelid)) FROM pg_catalog.pg_attrdef d WHERE d.adrelid = '{}'::regclass",
                     trial::COPY
@@ -298,7 +307,7 @@ pub(super) fn questions(replace: &Replace, cx: &Context<'_>) -> Result<Vec<Quest
             (&make, ""),
         ));
     }
-    for (name, _, middle) in replace.statistics(table) {
+    for (Statistics { name, .. }, middle) in replace.statistics(table) {
         let definition = "(SELECT pg_catalog.regexp_replace(pg_catalog.pg_get_statisticsobjdef(s.oid), '^.*?phasewise_s (.*) FROM .*$', '\\1') FROM pg_catalog.pg_statistic_ext s WHERE s.stxname = 'phasewise_s' AND s.stxnamespace = pg_catalog.pg_my_temp_schema())";
         let (make, from) = ("CREATE STATISTICS pg_temp.phasewise_s ", format!(" FROM {}", trial::COPY));
         questions.push(made_over(
@@ -407,12 +416,19 @@ pub(super) fn carried(replace: &Replace, cx: &Context<'_>) -> Result<Carried> {
             name = hashed(&format!("{name}_{}", found.name));
         }
         names.insert(name.clone());
+        // Only one index of a table can be clustered by, so that the mark moves.
+        let moved = table.indexes.iter().any(|index| index.name == name && index.clustered);
         indexes.push(CarriedIndex {
-            name,
-            unique: found.unique,
-            tail,
-            statistics: found.statistics.clone(),
-            comment: found.comment.clone(),
+            from: found.name.clone(),
+            index: Index {
+                name,
+                unique: found.unique,
+                tail,
+                comment: found.comment.clone(),
+                clustered: found.clustered || moved,
+                statistics: found.statistics.clone(),
+                ..Index::default()
+            },
             constraint: backed.map(|c| (c.comment.clone(), c.deferrable, c.deferred)),
         });
     }
@@ -433,11 +449,13 @@ pub(super) fn carried(replace: &Replace, cx: &Context<'_>) -> Result<Carried> {
             name,
             definition,
             validated: found.validated,
+            unproven: replace.retype.is_some(),
             comment: found.comment.clone(),
         });
     }
     let mut statistics = Vec::new();
-    for (name, columns, _) in replace.statistics(table) {
+    for (like, _) in replace.statistics(table) {
+        let Statistics { name, columns, .. } = like;
         let middle: String = trial::read(cx, &replace.statistics_key(name))
             .map_err(|error| does_not_survive(replace, "statistics", name, error))?;
         let columns = replace.swap(columns);
@@ -445,13 +463,16 @@ pub(super) fn carried(replace: &Replace, cx: &Context<'_>) -> Result<Carried> {
         let mut name = replace.name_like(&found);
         let other = hashed(&format!("{name}_{found}"));
         let is_ours = |name: &str| {
-            table.statistics.iter().any(|(seen, on, _)| unqualified(seen) == name && same_set(on, &columns))
+            table
+                .statistics
+                .iter()
+                .any(|seen| unqualified(&seen.name) == name && same_set(&seen.columns, &columns))
         };
         let is_other = table.statistics_taken.contains(&name) && !is_ours(&name);
         if is_other || is_ours(&other) || statistics.iter().any(|s: &CarriedStatistics| s.name == name) {
             name = other;
         }
-        statistics.push(CarriedStatistics { name, middle, columns });
+        statistics.push(CarriedStatistics { name, middle, columns, like: like.clone() });
     }
     let mut foreign_keys: Vec<ForeignKey> = Vec::new();
     for found in replace.foreign_keys(table) {
@@ -473,7 +494,9 @@ pub(super) fn carried(replace: &Replace, cx: &Context<'_>) -> Result<Carried> {
         }
         foreign_keys.push(key);
     }
-    Ok(Carried { indexes, checks, statistics, foreign_keys, not_null: source.not_null })
+    let not_null_like =
+        table.not_null(&source.name).map(|found| (replace.name_like(&found.name), found.comment.clone()));
+    Ok(Carried { indexes, checks, statistics, foreign_keys, not_null: source.not_null, not_null_like })
 }
 
 fn does_not_survive(replace: &Replace, what: &str, name: &str, error: Error) -> Error {
@@ -554,49 +577,57 @@ pub(super) fn without_not_valid(definition: &str) -> &str {
 }
 
 impl Carried {
+    /// What the source's NOT NULL was called, where it is gone by now.
+    pub(super) fn label_not_null(&mut self, replace: &Replace, source: Option<(String, Option<String>)>) {
+        if let Some((name, comment)) = source {
+            self.not_null_like = Some((replace.name_like(&name), comment));
+        }
+    }
+
     /// Builds it all on the filled target: nothing here scans or builds under a lock that blocks anyone.
-    pub(super) fn build(&self, replace: &Replace, table: &Table, server_version: u32) -> Vec<Step> {
+    ///
+    /// `repair` comes once the foreign keys are there, NOT VALID: until then a cascade through the source's own
+    /// (`ON DELETE SET NULL`) wrote the source alone.
+    pub(super) fn build(
+        &self,
+        replace: &Replace,
+        table: &Table,
+        server_version: u32,
+        repair: Option<Step>,
+    ) -> Vec<Step> {
         let sql = table.sql();
         let mut steps = Vec::new();
         for carried in &self.indexes {
-            steps.extend(index::build(
-                table,
-                &carried.name,
-                carried.unique,
-                &carried.tail,
-                carried.comment.as_deref(),
-            ));
-            steps.extend(index::statistics(table, &carried.name, &carried.statistics));
+            let name = &carried.index.name;
+            steps.extend(index::like(table, &carried.index, name));
             if let Some((comment, deferrable, deferred)) = &carried.constraint {
-                steps.push(constraint::add_unique_using_index(
-                    table,
-                    &carried.name,
-                    &carried.name,
-                    *deferrable,
-                    *deferred,
-                ));
-                steps.extend(
-                    comment.as_ref().map(|comment| constraint::comment(&sql, &carried.name, comment)),
-                );
+                steps.push(constraint::add_unique_using_index(table, name, name, *deferrable, *deferred));
+                steps.extend(comment.as_ref().map(|comment| constraint::comment(&sql, name, comment)));
             }
         }
+        steps.extend(self.foreign_keys.iter().map(constraint::add_foreign_key_not_valid));
+        if !steps.is_empty() {
+            steps.extend(repair);
+        }
         for check in &self.checks {
-            steps.extend(constraint::add_check(table, &check.name, &check.definition, check.validated));
+            steps.extend(if check.unproven && check.validated {
+                constraint::add_unproven_check(table, &check.name, &check.definition)
+            } else {
+                constraint::add_check(table, &check.name, &check.definition, check.validated)
+            });
             steps.extend(
                 check.comment.as_ref().map(|comment| constraint::comment(&sql, &check.name, comment)),
             );
         }
         for found in &self.statistics {
             steps.push(statistics::create(table, &found.name, &found.middle, &found.columns));
+            let name = format!("{}.{}", quote(&table.schema), quote(&found.name));
+            steps.extend(statistics::labels(&name, &found.like));
         }
-        for key in &self.foreign_keys {
-            steps.extend(constraint::add_foreign_key(key));
-            steps.extend(
-                key.comment.as_ref().map(|comment| constraint::comment(&key.table_sql(), &key.name, comment)),
-            );
-        }
+        steps.extend(self.foreign_keys.iter().flat_map(constraint::validate_foreign_key));
         if self.not_null {
-            steps.extend(column::set_not_null(table, replace.target.as_str(), server_version));
+            let like = self.not_null_like.as_ref().map(|(name, comment)| (name.as_str(), comment.as_deref()));
+            steps.extend(column::set_not_null(table, replace.target.as_str(), server_version, like));
         }
         steps
     }
@@ -609,10 +640,12 @@ impl Carried {
         steps
             .extend(self.statistics.iter().map(|found| statistics::drop(table, &found.name, &found.columns)));
         for carried in self.indexes.iter().rev() {
+            let name = &carried.index.name;
+            steps.extend(carried.index.clustered.then(|| index::cluster_on(table, &carried.from)));
             if carried.constraint.is_some() {
-                steps.push(constraint::drop(table, &carried.name));
+                steps.push(constraint::drop(table, name));
             }
-            steps.extend(index::drop(table, &carried.name, &[]));
+            steps.extend(index::drop(table, name, &[]));
         }
         steps
     }

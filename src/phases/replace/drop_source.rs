@@ -76,7 +76,7 @@ impl<W: Writer> Phase for DropSource<W> {
         // The newest release writes the target only, so the columns differ again at once. The phase before this one
         // fills the source anew when it is rolled back.
         steps.push(backfill::backward_once(&self.0, table, &values));
-        steps.extend(portrait::rebuild(table, &saved));
+        steps.extend(portrait::rebuild(table, &saved, self.0.retype.is_some()));
         steps.extend(archive.map(|archive| archive.forget()));
         Ok(Rollback::Steps(steps))
     }

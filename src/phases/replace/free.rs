@@ -162,12 +162,13 @@ impl Freed {
         }
         steps.push(backfill::backward(replace, table, &values));
         if column.not_null {
-            steps.extend(column::set_not_null(table, source, cx.snapshot.server_version));
+            let labels = self.portrait.not_null.as_ref().map(crate::catalog::Constraint::labels);
+            steps.extend(column::set_not_null(table, source, cx.snapshot.server_version, labels));
         }
         if replace.synced {
             steps.extend(self.take_back_default(replace, table));
         }
-        steps.extend(portrait::rebuild(table, &self.enforcing()));
+        steps.extend(portrait::rebuild(table, &self.enforcing(), replace.retype.is_some()));
         Ok(steps)
     }
 

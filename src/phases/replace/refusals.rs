@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
 use crate::ident::quote;
 use crate::phase::Context;
-use crate::steps::trial;
+use crate::steps::{index, refuse_foreign_leaf, trial};
 
 /// Before the first phase, with nothing touched.
 pub(crate) fn check(replace: &Replace, cx: &Context<'_>) -> Result<()> {
@@ -26,6 +26,11 @@ pub(crate) fn check(replace: &Replace, cx: &Context<'_>) -> Result<()> {
     left_behind(replace, table)?;
     defaults(replace, table, source)?;
     dependents(replace, table)?;
+    local(replace, table)?;
+    refuse_foreign_leaf(table, "filled")?;
+    if table.indexes.iter().any(|index| index.valid && index.uses.contains(&source.name)) {
+        index::check_buildable(cx, table)?;
+    }
     conversions(replace, cx, table)?;
     let added = carried::added_type(replace, source);
     if trial::added_answer(cx, &table.sql(), replace.target.as_str(), &added, None)?.rewrites {
@@ -234,16 +239,27 @@ fn defaults(replace: &Replace, table: &Table, source: &Column) -> Result<()> {
     Ok(())
 }
 
+/// What single partitions have on the source would be lost with it, and is not on the target.
+fn local(replace: &Replace, table: &Table) -> Result<()> {
+    match table.local_of(replace.source.as_str()) {
+        None => Ok(()),
+        Some(found) => Err(refuse(replace, table, &found)),
+    }
+}
+
 /// Views, rules, policies, generated columns and the like that read the source: they would block the drop.
 pub(crate) fn dependents(replace: &Replace, table: &Table) -> Result<()> {
     let source = replace.source.as_str();
+    if let Some(found) = table.local_blocking(source) {
+        return Err(refuse(replace, table, &found));
+    }
     let reads: Vec<&str> = table
         .dependents
         .iter()
         .filter(|found| match &found.column {
             Some(column) => column == source,
             // A function that takes the row goes on working; what is stored with the whole row does not.
-            None => !found.object.starts_with("function"),
+            None => !found.function,
         })
         .map(|found| found.object.as_str())
         .collect();
@@ -300,7 +316,9 @@ fn conversions(replace: &Replace, cx: &Context<'_>, table: &Table) -> Result<()>
             );
         }
         if !answer.null_on_null {
-            return no("is not null where the columns are null: a null must stay null on both sides");
+            return no(
+                "is not null where the column that it converts is null: a null must stay null on both sides",
+            );
         }
         for name in expr.columns() {
             if table.find(name).is_some_and(|column| column.generated.is_some()) {

@@ -42,7 +42,19 @@ SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
             'schema', n.nspname, 'name', owned.relname,
             'data_type', pg_catalog.format_type(seq.seqtypid, NULL),
             'start', seq.seqstart, 'increment', seq.seqincrement, 'min', seq.seqmin, 'max', seq.seqmax,
-            'cache', seq.seqcache, 'cycle', seq.seqcycle)
+            'cache', seq.seqcache, 'cycle', seq.seqcycle,
+            'comment', pg_catalog.obj_description(owned.oid, 'pg_class'),
+            'grants', COALESCE((
+                SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+                    'grantee', granted.grantee, 'privilege', granted.privilege_type, 'grantable', granted.is_grantable)
+                    ORDER BY granted.grantee, granted.privilege_type)
+                FROM (
+                    SELECT who.grantee, acl.privilege_type, pg_catalog.bool_or(acl.is_grantable) AS is_grantable
+                    FROM pg_catalog.aclexplode(owned.relacl) AS acl
+                    CROSS JOIN LATERAL (SELECT CASE acl.grantee WHEN 0 THEN 'PUBLIC'
+                        ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(acl.grantee)) END AS grantee) AS who
+                    WHERE acl.grantee <> owned.relowner
+                    GROUP BY who.grantee, acl.privilege_type) AS granted), '[]'))
         FROM pg_catalog.pg_depend AS d
         JOIN pg_catalog.pg_sequence AS seq ON seq.seqrelid = d.objid
         JOIN pg_catalog.pg_class AS owned ON owned.oid = seq.seqrelid

@@ -1,6 +1,7 @@
 -- What reads columns of table c, or its whole row. Left out, because they are listed elsewhere or vanish with the
 -- column: indexes, partitions, constraints, defaults, sequences, triggers, extended statistics.
-SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('column', found.attname, 'object', found.object)
+SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+    'column', found.attname, 'object', found.object, 'function', found.function)
     ORDER BY found.attname NULLS FIRST, found.object)
 FROM (
     SELECT DISTINCT a.attname, CASE
@@ -10,7 +11,8 @@ FROM (
         WHEN view.oid IS NOT NULL THEN pg_catalog.pg_describe_object(d.classid, d.objid, 0)
         WHEN computed.attnum IS NOT NULL THEN 'generated '
             || pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass, computed.attrelid, computed.attnum)
-        ELSE pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) END AS object
+        ELSE pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) END AS object,
+        d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AS function
     FROM pg_catalog.pg_depend AS d
     LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid AND d.refobjsubid > 0
         AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
