@@ -118,7 +118,7 @@ async fn progress(analyze: &str, size: u32) {
             let status = under_way(&other).await;
             assert_eq!((status.done, status.pass, status.batch), (10_000, 1, Some(size)), "{status:?}");
             assert!(near(status.estimate) && status.rate > Some(0.0) && status.left.is_some(), "{status:?}");
-            assert!((10_000 - size..=10_000).contains(&status.written), "{status:?}");
+            assert!((9_000..=10_000).contains(&status.written), "{status:?}");
             let line = other.status().await.expect("a status").to_string();
             let (said, rest) = line.split_once("; backfill of public.t: 10000 rows of about ").expect(&line);
             assert!(said.starts_with("fill  2/3 WriteNew"), "{line}");
