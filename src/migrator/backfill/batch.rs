@@ -146,7 +146,7 @@ impl Worker<'_> {
             ..part.clone()
         };
         let aim = Aim { leaf, predicate: &range.predicate, batches: &batches, skipping };
-        let (wrote, took) = match &job.filling {
+        let (wrote, took, computing) = match &job.filling {
             None => self.fill(job, &aim, Some(&next)).await?,
             Some(filling) => self.fill_computed(job, &aim, filling, timeouts, Some(&next)).await?,
         };
@@ -154,7 +154,7 @@ impl Worker<'_> {
             job.skip(leaf, &range.predicate);
         }
         let next = Part { written: next.written + i64::try_from(wrote).unwrap_or(0), ..next };
-        let lap = Lap { rows: range.rows, full: range.full, took, crowd: 0 };
+        let lap = Lap { rows: range.rows, full: range.full, took, computing, crowd: 0 };
         Ok(Attempt::Done(Box::new(Done { part: next, wrote, lap, control })))
     }
 
@@ -169,7 +169,12 @@ impl Worker<'_> {
     }
 
     /// Writes the rows and commits. `next` is where the part is then.
-    async fn fill(&self, job: &Job<'_>, aim: &Aim<'_>, next: Option<&Part>) -> Result<(u64, Duration)> {
+    async fn fill(
+        &self,
+        job: &Job<'_>,
+        aim: &Aim<'_>,
+        next: Option<&Part>,
+    ) -> Result<(u64, Duration, Duration)> {
         let Aim { leaf, predicate, batches, skipping } = *aim;
         let sql = if skipping {
             batches.sql_skipping_locked(&leaf.sql, predicate)
@@ -187,7 +192,7 @@ impl Worker<'_> {
         noted?;
         let wrote = wrote.map_err(|error| failed(job, leaf, predicate, error))?;
         committed?;
-        Ok((rows(&wrote), begun.elapsed()))
+        Ok((rows(&wrote), begun.elapsed(), Duration::ZERO))
     }
 
     /// The same with values that Rust computes, between two transactions: it may take its time.
@@ -198,7 +203,7 @@ impl Worker<'_> {
         filling: &Filling,
         timeouts: Timeouts,
         next: Option<&Part>,
-    ) -> Result<(u64, Duration)> {
+    ) -> Result<(u64, Duration, Duration)> {
         let Aim { leaf, predicate, batches, skipping } = *aim;
         let sql = filling.query(&leaf.sql, predicate, batches);
         let read = self.session.query_typed(&sql, &[]);
@@ -206,8 +211,10 @@ impl Worker<'_> {
         let rows = rows.map_err(|error| failed(job, leaf, predicate, error))?;
         ended?;
         let found: Vec<Found> = rows.iter().map(Found::of).collect::<Result<_>>()?;
+        let begun = Instant::now();
         let Computed { rows: places, values, failed: failures } =
             filling.function.compute(rows, job.may_still_set_aside()).await;
+        let computing = begun.elapsed();
         let mut aside = Vec::new();
         for (place, said) in failures {
             let (key, row) = match found.get(place) {
@@ -254,7 +261,7 @@ impl Worker<'_> {
                     .map(|found| Wrong { key: found.key.clone(), row: found.row.clone() }),
             );
         }
-        Ok((u64::try_from(written.len()).unwrap_or(0), begun.elapsed()))
+        Ok((u64::try_from(written.len()).unwrap_or(0), begun.elapsed(), computing))
     }
 
     async fn keep(&self, job: &Job<'_>, part: Option<&Part>) -> Result<()> {
@@ -284,7 +291,7 @@ impl Worker<'_> {
                 }
             };
             match self.watch(&mut tries, timeouts.lock, attempt).await {
-                Ok((wrote, _)) => break wrote,
+                Ok((wrote, ..)) => break wrote,
                 Err(error) => self.again(&mut tries, job.at, error).await?,
             }
         };
@@ -337,7 +344,8 @@ impl Worker<'_> {
         self.finish(noted).await?;
         self.tell_aside(job, &aside);
         job.set_aside(aside);
-        let lap = Lap { rows: range.rows, full: true, took: Duration::ZERO, crowd: 0 };
+        let (took, computing) = (Duration::ZERO, Duration::ZERO);
+        let lap = Lap { rows: range.rows, full: true, took, computing, crowd: 0 };
         Ok(Done { part: next, wrote: 0, lap, control: Control::default() })
     }
 

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 use crate::migrator::ledger::Control;
 use crate::migrator::policy::BackfillPolicy;
 
+/// Computing may take so many times as long as a statement should.
+const COMPUTING: u32 = 10;
+
 /// One worker's pace.
 #[derive(Clone, Debug)]
 pub(super) struct Pace {
@@ -27,6 +30,8 @@ pub(super) struct Lap {
     pub(super) full: bool,
     /// How long its statement took.
     pub(super) took: Duration,
+    /// How long the values took that Rust computed for it, while no row was held.
+    pub(super) computing: Duration,
     /// Clients that were seen to wait for it.
     pub(super) crowd: i64,
 }
@@ -79,7 +84,9 @@ impl Pace {
             self.rate = Some(self.rate.map_or(rate, |before| 0.8f64.mul_add(before, 0.2 * rate)));
         }
         let target = control.target.unwrap_or(self.policy.target).as_secs_f64();
-        let took = lap.took.as_secs_f64().max(0.001);
+        // Nobody waits for what is being computed; but what people ask for counts after the batch only, and rows change
+        // meanwhile.
+        let took = lap.took.max(lap.computing / COMPUTING).as_secs_f64().max(0.001);
         let crowded = self.policy.yield_to_clients && lap.crowd > 0;
         let mut ideal = float(self.size) * target / took;
         if crowded {
@@ -114,7 +121,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn lap(rows: i64, took: u32) -> Lap {
-        Lap { rows, full: true, took: MS * took, crowd: 0 }
+        Lap { rows, full: true, took: MS * took, computing: Duration::ZERO, crowd: 0 }
     }
 
     fn sizes(policy: &BackfillPolicy, laps: &[Lap]) -> Vec<i64> {
@@ -174,6 +181,12 @@ mod tests {
         assert_eq!(pace.size(), 31, "twice as much would be cancelled again");
         let _ = pace.done(lap(31, 10), Control::default(), Instant::now());
         assert_eq!(pace.size(), 62, "cheaper rows");
+    }
+
+    #[test]
+    fn values_that_take_long_to_compute_count_by_a_tenth() {
+        let computed = Lap { computing: 2_000 * MS, ..lap(1_000, 1) };
+        assert_eq!(sizes(&BackfillPolicy::new(), &[computed]), [1_000, 500]);
     }
 
     #[test]

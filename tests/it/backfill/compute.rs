@@ -289,3 +289,26 @@ async fn a_row_that_is_locked_is_come_back_to() {
     let calls = calls.load(Ordering::SeqCst);
     assert!(calls <= 100 + 20 + 20, "{calls} calls");
 }
+
+/// Nobody waits for the function; but pauses and the like count after a batch only, so that it must not grow for ever.
+#[tokio::test]
+async fn a_slow_function_keeps_batches_small() {
+    let (database, client) = tables(&[
+        "CREATE TABLE t (id int PRIMARY KEY, a text)",
+        "INSERT INTO t SELECT i, 'row ' || i FROM generate_series(1, 4000) i",
+    ])
+    .await;
+    let policy =
+        BackfillPolicy::unthrottled().between(1, 10_000).batch(100).target(Duration::from_millis(20));
+    let migrator = migrator(&database, &TEXT, policy).compute("text", |row: Row| async move {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        Ok::<_, Infallible>(Some(upper(&row)))
+    });
+    let (migrator, ears) = ears(migrator);
+    fill(&migrator).await.expect("filled");
+    drop(migrator);
+    // 16 at once take 5 ms: 640 rows in 200 ms.
+    let batches = batches(&ears.rest().await);
+    assert!(batches.iter().filter(|batch| batch.rows > 0).all(|batch| batch.next <= 700), "{batches:?}");
+    assert_eq!(one::<i64>(&client, "SELECT count(*) FROM t WHERE b = upper(a)").await, 4_000);
+}
