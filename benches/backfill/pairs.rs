@@ -19,7 +19,7 @@ impl Bench {
         Self {
             names: arguments.iter().filter(|argument| !argument.starts_with("--")).cloned().collect(),
             listing: arguments.iter().any(|argument| argument == "--list" || argument == "--test"),
-            pairs: if quick { 1 } else { 5 },
+            pairs: if quick { 1 } else { 3 },
             rows: if quick { 100_000 } else { 1_000_000 },
             quick,
         }

@@ -159,7 +159,8 @@ async fn a_throttle_of_the_users_own() {
     let other = migrator(&database, &FILL, fixed(20));
     let running = filling(watched);
     assert_eq!(ears.next().await, Heard::Throttled("the flag is up".to_owned()));
-    until(&client, "SELECT coalesce(bool_and(reason = 'the flag is up'), false) FROM phasewise.backfills").await;
+    until(&client, "SELECT coalesce(bool_and(reason = 'the flag is up'), false) FROM phasewise.backfills")
+        .await;
     assert_eq!(under_way(&other).await.reason.as_deref(), Some("the flag is up"));
     assert_eq!(one::<i64>(&client, "SELECT count(b) FROM t").await, 0);
     up.store(false, Ordering::SeqCst);
