@@ -242,7 +242,9 @@ async fn an_index_that_another_session_builds_is_left_alone() {
     until(&client, BUILDING).await;
     let oid: u32 = one(&client, "SELECT 't_name'::regclass::oid").await;
     built.send(()).unwrap();
-    let error = driven.await.unwrap().unwrap_err();
+    // Whoever drops it waits for the snapshot, without a limit.
+    let driven = tokio::time::timeout(Duration::from_secs(30), driven).await.expect("it was left alone");
+    let error = driven.unwrap().unwrap_err();
     assert_eq!(error.kind(), Kind::Locked);
     assert!(error.to_string().contains("is still building index"), "{error}");
     assert_eq!(one::<u32>(&client, "SELECT 't_name'::regclass::oid").await, oid);
