@@ -23,6 +23,7 @@ mod replica;
 mod round_trips;
 mod server;
 mod spans;
+mod sync;
 mod tls;
 mod traps;
 mod traps2;

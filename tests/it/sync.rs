@@ -1,0 +1,271 @@
+//! What each clause of the sync triggers is there for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use phasewise::{ChangeType, Event, Migration, Migrations, RenameColumn, migrations};
+use tokio_postgres::Client;
+
+use crate::harness::{Case, Stage, one, run};
+
+static RENAME: Migrations =
+    migrations![Migration::new("rename", RenameColumn::new("t", "a", "b")).not_deployed()];
+static SYNCED: Migrations =
+    migrations![Migration::new("synced", RenameColumn::new("t", "a", "b").kept_in_sync()).not_deployed()];
+static LOSSY: Migrations = migrations![
+    Migration::new(
+        "lossy",
+        ChangeType::new("t", "a", "b", "bigint")
+            .up("{a}::bigint")
+            .down("case when {b} between -2147483648 and 2147483647 then {b}::int end")
+            .kept_in_sync()
+    )
+    .not_deployed()
+];
+static ROUNDED: Migrations = migrations![
+    Migration::new(
+        "rounded",
+        ChangeType::new("t", "a", "b", "int").up("round({a})::int").down("{b}::numeric(8, 2)").kept_in_sync()
+    )
+    .not_deployed()
+];
+static WRITTEN_OUT: Migrations = migrations![
+    Migration::new(
+        "written_out",
+        ChangeType::new("t", "a", "b", "text").up("{a}::text").down("{b}::timestamptz").kept_in_sync()
+    )
+    .not_deployed()
+];
+
+const fn case(setup: &'static [&'static str], migrations: &'static Migrations) -> Case {
+    Case { setup, migrations, schema: "public" }
+}
+
+async fn enter(stage: &Stage, phase: &str) {
+    let at = stage.case.phases().iter().position(|info| info.name == phase).expect("a phase");
+    stage.forward(at + 1).await;
+}
+
+const NUMBERS: &[&str] = &[
+    "CREATE TABLE t (id int PRIMARY KEY, a int NOT NULL, note text)",
+    "INSERT INTO t SELECT i, i FROM generate_series(1, 50) i",
+];
+
+#[tokio::test]
+async fn an_update_of_other_columns_leaves_a_value_that_has_no_way_back() {
+    static CASE: Case = case(NUMBERS, &LOSSY);
+    let stage = Stage::set(&CASE).await;
+    let client = &stage.client;
+    let both = "SELECT concat(a, '/', b) FROM t WHERE id = 1";
+    enter(&stage, "SwitchOver").await;
+    run(client, "UPDATE t SET b = 5000000000 WHERE id = 1").await;
+    assert_eq!(one::<String>(client, both).await, "/5000000000");
+    run(client, "UPDATE t SET note = 'touched' WHERE id = 1").await;
+    assert_eq!(one::<String>(client, both).await, "/5000000000");
+    // What the old release reads and writes back is no change either.
+    run(client, "UPDATE t SET a = a, note = 'again' WHERE id = 1").await;
+    assert_eq!(one::<String>(client, both).await, "/5000000000");
+    run(client, "UPDATE t SET a = 7 WHERE id = 1").await;
+    assert_eq!(one::<String>(client, both).await, "7/7");
+}
+
+/// How often a statement has a sync function called, over a session that has counted nothing yet.
+async fn calls(stage: &Stage, sql: &str) -> i64 {
+    let client = stage.database.connect().await.expect("a connection");
+    run(&client, "BEGIN; SET LOCAL track_functions = 'all'").await;
+    run(&client, sql).await;
+    let count = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_xact_user_functions WHERE schemaname = 'phasewise'";
+    let calls = one(&client, count).await;
+    run(&client, "COMMIT").await;
+    calls
+}
+
+#[tokio::test]
+async fn an_update_that_changes_neither_column_calls_no_function() {
+    static SETTLED: Case = case(NUMBERS, &LOSSY);
+    // An expression that settings can change is evaluated by the function alone, but only where something changed.
+    static UNSETTLED: Case = case(
+        &[
+            "CREATE TABLE t (id int PRIMARY KEY, a timestamptz NOT NULL, note text)",
+            "INSERT INTO t SELECT i, '2026-01-01' FROM generate_series(1, 50) i",
+        ],
+        &WRITTEN_OUT,
+    );
+    for (case, change) in [(&SETTLED, "a = a + 1"), (&UNSETTLED, "a = a + interval '1 day'")] {
+        let stage = Stage::set(case).await;
+        enter(&stage, "SwitchOver").await;
+        assert_eq!(calls(&stage, "UPDATE t SET note = 'touched'").await, 0);
+        assert_eq!(calls(&stage, "UPDATE t SET a = a, b = b").await, 0);
+        assert_eq!(calls(&stage, "DELETE FROM t WHERE id = 50").await, 0);
+        assert_eq!(calls(&stage, &format!("UPDATE t SET {change}")).await, 49);
+        assert_eq!(calls(&stage, "INSERT INTO t (id, a) SELECT 50, a FROM t WHERE id = 1").await, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_changes_its_partition_keeps_what_the_conversion_would_lose() {
+    static CASE: Case = case(
+        &[
+            "CREATE TABLE t (id int, a numeric(8, 2), part int NOT NULL) PARTITION BY LIST (part)",
+            "CREATE TABLE t0 PARTITION OF t FOR VALUES IN (0)",
+            "CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1)",
+            "INSERT INTO t VALUES (1, 1.25, 0)",
+        ],
+        &ROUNDED,
+    );
+    let stage = Stage::set(&CASE).await;
+    let client = &stage.client;
+    for phase in ["InstallSync", "Backfill", "SwitchOver"] {
+        enter(&stage, phase).await;
+        for (set, is) in [
+            ("", "1.25/1"),
+            // It arrives as an insert whose new column is there already.
+            ("", "1.25/1"),
+            ("a = 2.75, ", "2.75/3"),
+            ("", "2.75/3"),
+            ("b = 9, ", "9.00/9"),
+            ("a = NULL, ", "/"),
+            ("a = 1.25, ", "1.25/1"),
+        ] {
+            run(client, &format!("UPDATE t SET {set}part = 1 - part WHERE id = 1")).await;
+            let both = "SELECT concat(a, '/', b) FROM t WHERE id = 1";
+            assert_eq!(one::<String>(client, both).await, is, "{phase}: {set}");
+        }
+    }
+}
+
+/// Backfills beside the user's trigger, and counts the rows that needed more than their batch.
+async fn mended(stage: &Stage, until: usize) -> u64 {
+    let count = Arc::new(AtomicU64::new(0));
+    let counts = Arc::clone(&count);
+    let migrator = stage.migrator().observe(move |event: &Event<'_>| {
+        if let Event::RowsMended { rows, .. } = event {
+            counts.fetch_add(*rows, Ordering::Relaxed);
+        }
+    });
+    for number in stage.at().await + 1..=until {
+        stage.enter(&migrator, number).await;
+    }
+    count.load(Ordering::Relaxed)
+}
+
+#[tokio::test]
+async fn a_client_with_a_clock_and_dates_of_its_own_writes_what_everybody_reads() {
+    static CASE: Case = case(
+        &[
+            "CREATE TABLE t (id int PRIMARY KEY, a timestamptz, note text)",
+            "INSERT INTO t VALUES (1, '2026-02-03 10:00+00'), (2, '2026-02-03 10:00+00')",
+        ],
+        &WRITTEN_OUT,
+    );
+    let stage = Stage::set(&CASE).await;
+    let abroad = stage.database.connect().await.expect("a connection");
+    run(&abroad, "SET TimeZone = 'Asia/Tokyo'; SET DateStyle = 'SQL, DMY'").await;
+    let b = async |id: i32| one::<String>(&abroad, &format!("SELECT b FROM t WHERE id = {id}")).await;
+    let a = async |id: i32| {
+        one::<String>(
+            &abroad,
+            &format!("SELECT to_char(a AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') FROM t WHERE id = {id}"),
+        )
+        .await
+    };
+    enter(&stage, "InstallSync").await;
+    run(&abroad, "UPDATE t SET a = '2026-03-04 10:00+00' WHERE id = 1").await;
+    assert_eq!(b(1).await, "2026-03-04 10:00:00+00");
+    run(&abroad, "INSERT INTO t (id, a) VALUES (3, '2026-03-04 10:00+00')").await;
+    assert_eq!(b(3).await, "2026-03-04 10:00:00+00");
+    // What those wrote is what a batch would have.
+    let backfill = CASE.phases().iter().position(|info| info.name == "Backfill").expect("a backfill") + 1;
+    assert_eq!(mended(&stage, backfill).await, 0);
+    enter(&stage, "SwitchOver").await;
+    // Neither the month nor the hour is the client's own.
+    run(&abroad, "UPDATE t SET b = '04/05/2026 10:00' WHERE id = 1").await;
+    assert_eq!(a(1).await, "2026-04-05 10:00");
+    run(&abroad, "INSERT INTO t (id, b) VALUES (4, '04/05/2026 10:00')").await;
+    assert_eq!(a(4).await, "2026-04-05 10:00");
+    // Given both as one reads them, the row is as it was: no new release has spoken.
+    run(&abroad, "INSERT INTO t (id, a, b) SELECT 5, a, b FROM t WHERE id = 3").await;
+    assert_eq!(
+        (a(5).await, b(5).await),
+        ("2026-03-04 10:00".to_owned(), "2026-03-04 10:00:00+00".to_owned())
+    );
+    run(&abroad, "UPDATE t SET note = 'touched' WHERE id = 3").await;
+    assert_eq!(b(3).await, "2026-03-04 10:00:00+00");
+}
+
+/// A column's type with two values that are equal and not the same.
+const LOOSE: &[(&str, &str, &str)] = &[
+    ("text COLLATE loose", "abc", "ABC"),
+    ("varchar(9) COLLATE loose", "abc", "ABC"),
+    ("numeric", "1.0", "1.00"),
+    ("jsonb", "{\"k\": 1.0}", "{\"k\": 1.00}"),
+    ("double precision", "0", "-0"),
+    ("interval", "1 mon", "30 days"),
+    ("numeric[]", "{1.0}", "{1.00}"),
+    ("citext", "abc", "ABC"),
+];
+
+async fn of_type(client: &Client, data_type: &str) {
+    run(client, "DROP TABLE IF EXISTS t").await;
+    run(client, &format!("CREATE TABLE t (id int PRIMARY KEY, a {data_type})")).await;
+}
+
+const COLLATION: &[&str] =
+    &["CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"];
+
+/// The types of [`LOOSE`] that this server has, each on a stage of its own.
+async fn loose(case: &'static Case) -> Vec<(Stage, &'static str, &'static str)> {
+    let mut stages = Vec::new();
+    for &(data_type, one_way, other) in LOOSE {
+        let stage = Stage::set(case).await;
+        if data_type == "citext" {
+            let there = "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'citext')";
+            if !one::<bool>(&stage.client, there).await {
+                continue;
+            }
+            run(&stage.client, "CREATE EXTENSION citext").await;
+        }
+        of_type(&stage.client, data_type).await;
+        run(&stage.client, &format!("INSERT INTO t (id, a) VALUES (1, '{one_way}'), (2, '{one_way}')")).await;
+        stages.push((stage, one_way, other));
+    }
+    assert!(stages.len() >= LOOSE.len() - 1);
+    stages
+}
+
+async fn texts(client: &Client, id: i32) -> (String, String) {
+    let row = client.query_one(&format!("SELECT a::text, b::text FROM t WHERE id = {id}"), &[]).await;
+    let row = row.expect("a row");
+    (row.get(0), row.get(1))
+}
+
+#[tokio::test]
+async fn triggers_carry_a_value_over_that_is_equal_to_what_was_there_but_not_the_same() {
+    static CASE: Case = case(COLLATION, &SYNCED);
+    for (stage, one_way, other) in loose(&CASE).await {
+        let client = &stage.client;
+        enter(&stage, "SwitchOver").await;
+        for (written, value) in [("a", other), ("b", one_way), ("b", other), ("a", one_way)] {
+            run(client, &format!("UPDATE t SET {written} = '{value}' WHERE id = 1")).await;
+            assert_eq!(texts(client, 1).await, (value.to_owned(), value.to_owned()), "{written} = {value}");
+        }
+        // The new column wins where both are given and are not the same.
+        run(client, &format!("INSERT INTO t (id, a, b) VALUES (3, '{one_way}', '{other}')")).await;
+        assert_eq!(texts(client, 3).await, (other.to_owned(), other.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn the_backfill_repairs_a_value_that_is_equal_but_not_the_same() {
+    static CASE: Case = case(COLLATION, &RENAME);
+    for (stage, one_way, other) in loose(&CASE).await {
+        let client = &stage.client;
+        enter(&stage, "WriteBoth").await;
+        // Release 1 writes both, then a release 0 that is still alive writes what it knows.
+        run(client, &format!("UPDATE t SET a = '{one_way}', b = '{one_way}' WHERE id = 1")).await;
+        run(client, &format!("UPDATE t SET a = '{other}' WHERE id = 1")).await;
+        enter(&stage, "Backfill").await;
+        assert_eq!(texts(client, 1).await, (other.to_owned(), other.to_owned()));
+        assert_eq!(texts(client, 2).await, (one_way.to_owned(), one_way.to_owned()));
+    }
+}
