@@ -76,6 +76,6 @@ async fn main() -> Result {
         database.drop().await?;
     }
     triggers::bench(&bench, &server).await?;
-    clients::bench(&bench, &server).await?;
+    clients::bench(&bench).await?;
     memory::bench(&bench, &server).await
 }

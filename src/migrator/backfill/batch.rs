@@ -154,7 +154,7 @@ impl Worker<'_> {
             job.skip(leaf, &range.predicate);
         }
         let next = Part { written: next.written + i64::try_from(wrote).unwrap_or(0), ..next };
-        let lap = Lap { rows: range.rows, full: range.full, took, computing, crowd: 0 };
+        let lap = Lap { rows: range.rows, full: range.full, took, computing, crowd: 0, busy: false };
         Ok(Attempt::Done(Box::new(Done { part: next, wrote, lap, control })))
     }
 
@@ -345,7 +345,7 @@ impl Worker<'_> {
         self.tell_aside(job, &aside);
         job.set_aside(aside);
         let (took, computing) = (Duration::ZERO, Duration::ZERO);
-        let lap = Lap { rows: range.rows, full: true, took, computing, crowd: 0 };
+        let lap = Lap { rows: range.rows, full: true, took, computing, crowd: 0, busy: false };
         Ok(Done { part: next, wrote: 0, lap, control: Control::default() })
     }
 

@@ -43,6 +43,7 @@ pub(super) struct Job<'a> {
     missed: Mutex<Vec<Wrong>>,
     /// The oldest transaction that may have been open when this driver began the pass, as SQL.
     since: Mutex<Option<String>>,
+    busy: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -75,6 +76,7 @@ impl<'a> Job<'a> {
             written,
             missed: Mutex::default(),
             since: Mutex::default(),
+            busy: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         }
     }
@@ -163,6 +165,15 @@ impl<'a> Job<'a> {
 
     pub(super) fn set_since(&self, transaction: Option<String>) {
         *self.since.lock().unwrap_or_else(PoisonError::into_inner) = transaction;
+    }
+
+    /// Notes whether clients are about.
+    pub(super) fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
     }
 
     /// Tells the other workers to end after the batch that they are at.

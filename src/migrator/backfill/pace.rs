@@ -8,6 +8,9 @@ use crate::migrator::policy::BackfillPolicy;
 /// Computing may take so many times as long as a statement should.
 const COMPUTING: u32 = 10;
 
+/// While clients are about, batches aim at this part of their target: what they write and lock comes in smaller bursts.
+const AMONG_CLIENTS: u32 = 5;
+
 /// One worker's pace.
 #[derive(Clone, Debug)]
 pub(super) struct Pace {
@@ -34,6 +37,8 @@ pub(super) struct Lap {
     pub(super) computing: Duration,
     /// Clients that were seen to wait for it.
     pub(super) crowd: i64,
+    /// Whether clients are about.
+    pub(super) busy: bool,
 }
 
 #[allow(clippy::cast_precision_loss, reason = "counts of rows, for a ratio")]
@@ -83,7 +88,12 @@ impl Pace {
             let rate = float(lap.rows) / seconds;
             self.rate = Some(self.rate.map_or(rate, |before| 0.8f64.mul_add(before, 0.2 * rate)));
         }
-        let target = control.target.unwrap_or(self.policy.target).as_secs_f64();
+        let target = control.target.unwrap_or(if lap.busy {
+            self.policy.target / AMONG_CLIENTS
+        } else {
+            self.policy.target
+        });
+        let target = target.as_secs_f64();
         // Nobody waits for what is being computed; but what people ask for counts after the batch only, and rows change
         // meanwhile.
         let took = lap.took.max(lap.computing / COMPUTING).as_secs_f64().max(0.001);
@@ -121,7 +131,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn lap(rows: i64, took: u32) -> Lap {
-        Lap { rows, full: true, took: MS * took, computing: Duration::ZERO, crowd: 0 }
+        Lap { rows, full: true, took: MS * took, computing: Duration::ZERO, crowd: 0, busy: false }
     }
 
     fn sizes(policy: &BackfillPolicy, laps: &[Lap]) -> Vec<i64> {
@@ -215,6 +225,12 @@ mod tests {
         assert_eq!(rest(BackfillPolicy::unthrottled(), 0.25), 150);
         // Two workers share 4,000 rows a second: 1,000 take each of them half a second.
         assert_eq!(rest(BackfillPolicy::unthrottled().max_rate(4_000), 1.0), 450);
+    }
+
+    #[test]
+    fn batches_are_shorter_while_clients_are_about() {
+        let busy = Lap { busy: true, ..lap(1_000, 40) };
+        assert_eq!(sizes(&BackfillPolicy::new(), &[busy, lap(500, 20)]), [1_000, 500, 1_000]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio_postgres::error::SqlState;
 use super::batch::Done;
 use super::job::Job;
 use super::leaves::Leaf;
-use super::pace::Pace;
+use super::pace::{Lap, Pace};
 use crate::error::{Error, Kind, Result};
 use crate::migrator::driver::Driver;
 use crate::migrator::events::Event;
@@ -152,7 +152,8 @@ impl Worker<'_> {
             match self.next_batch(job, &leaf, &part, &mut pace, rest.take()).await {
                 Ok(done) => {
                     let now = Instant::now();
-                    let pause = pace.done(done.lap, done.control, now);
+                    let lap = Lap { busy: job.is_busy(), ..done.lap };
+                    let pause = pace.done(lap, done.control, now);
                     rest = Some((pause, done.control));
                     part = Part { rate: pace.rate(), size: Some(pace.size()), ..done.part };
                     self.tell_batch(job, &leaf, &part, done.wrote, done.lap.took);
@@ -224,6 +225,7 @@ impl Worker<'_> {
             }
             sleep(throttles::EVERY).await;
         }
+        job.set_busy(throttles.are_clients_about());
         self.unsay(job, said).await
     }
 

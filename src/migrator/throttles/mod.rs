@@ -1,5 +1,6 @@
 //! Throttles: reasons for batches to pause.
 
+mod clients;
 mod lag;
 mod replicas;
 mod vacuum;
@@ -63,6 +64,7 @@ pub(super) struct Throttles {
     replicas: Vec<replicas::Watched>,
     wal: wal::Wal,
     vacuum: vacuum::Vacuum,
+    clients: Option<clients::Clients>,
     own: Vec<Arc<dyn Throttle>>,
 }
 
@@ -81,6 +83,7 @@ impl Throttles {
             replicas: replicas.iter().cloned().map(replicas::Watched::new).collect(),
             wal: wal::Wal::new(policy),
             vacuum: vacuum::Vacuum::new(policy, relations),
+            clients: policy.yield_to_clients.then(clients::Clients::default),
             own: own.to_vec(),
         }
     }
@@ -93,6 +96,11 @@ impl Throttles {
             self.asked = Some(Instant::now());
         }
         Ok(self.reason.clone())
+    }
+
+    /// Whether clients were at work lately.
+    pub(super) fn are_clients_about(&self) -> bool {
+        self.clients.as_ref().is_some_and(clients::Clients::are_about)
     }
 
     /// Every one is asked, whatever the others said: each has its own hysteresis.
@@ -110,6 +118,9 @@ impl Throttles {
         }
         reasons.extend(self.wal.hold(client).await?);
         reasons.extend(self.vacuum.hold(client).await?);
+        if let Some(clients) = &mut self.clients {
+            clients.look(client).await?;
+        }
         for throttle in &self.own {
             reasons.extend(throttle.hold(client).await?);
         }
