@@ -25,7 +25,7 @@ pub struct BackfillPolicy {
     /// The most rows that a batch looks at. 50,000 unless set.
     pub most: u32,
     /// How long a batch's statement should take: so long a client may wait for a row that it has written. 100 ms
-    /// unless set.
+    /// unless set. While clients are about, a fifth of it, with `yield_to_clients`.
     pub target: Duration,
     /// The pause between two batches. 100 ms unless set.
     pub pause: Duration,
@@ -52,7 +52,8 @@ pub struct BackfillPolicy {
     pub max_dead: Option<f64>,
     /// Whether batches wait while an autovacuum to prevent wraparound works on the relation. They do unless set.
     pub yield_to_wraparound: bool,
-    /// Whether batches shrink and wait after one that clients had to wait for. They do unless set.
+    /// Whether batches are a fifth as long while clients are about, and shrink and wait after one that clients had to
+    /// wait for. They do unless set.
     pub yield_to_clients: bool,
 }
 
@@ -240,7 +241,8 @@ impl BackfillPolicy {
         self
     }
 
-    /// Sets whether batches shrink and wait after one that clients had to wait for.
+    /// Sets whether batches are shorter while clients are about, and shrink and wait after one that clients had to wait
+    /// for.
     #[must_use]
     pub fn yield_to_clients(mut self, yields: bool) -> Self {
         self.yield_to_clients = yields;

@@ -23,9 +23,9 @@ pub enum State {
         /// Since when it stands in its phase.
         since: DateTime<Utc>,
     },
-    /// Behind an earlier migration that touches the same and is not done.
+    /// Behind another migration that touches the same and is not done: an earlier one, or one in flight.
     HeldUp {
-        /// The earlier migration.
+        /// The other migration.
         by: String,
     },
     /// The gate is open once the soak time is over.
