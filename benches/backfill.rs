@@ -54,6 +54,12 @@ async fn main() -> Result {
             ours,
             Contestant::SingleUpdate,
         ),
+        (
+            "backfill_and_verification_vs_single_update",
+            bigint,
+            Contestant::PhasewiseVerified,
+            Contestant::SingleUpdate,
+        ),
         ("backfill_two_workers_vs_single_update", bigint, Contestant::Phasewise(2), Contestant::SingleUpdate),
         ("backfill_vs_keyset_batches", bigint, ours, Contestant::KeysetBatches),
         ("backfill_vs_keyset_batches_uuid", uuid, ours, Contestant::KeysetBatches),

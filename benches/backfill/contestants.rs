@@ -16,8 +16,10 @@ pub(crate) static COPY: Migrations = migrations![
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Contestant {
-    /// Unthrottled, with so many workers; its verification is part of its time.
+    /// Unthrottled, with so many workers, from the first batch to the last.
     Phasewise(u32),
+    /// The same with one worker, its verification included: nobody else has one.
+    PhasewiseVerified,
     /// One statement for all.
     SingleUpdate,
     /// The usual: the next 1,000 keys in a CTE, and their rows by a join.
@@ -37,8 +39,9 @@ pub(crate) async fn time(
     tables::item(&client, key, indexed).await?;
     let seconds = match contestant {
         Contestant::Phasewise(workers) => {
-            phasewise(database, BackfillPolicy::unthrottled().workers(workers)).await?
+            phasewise(database, BackfillPolicy::unthrottled().workers(workers)).await?.0
         }
+        Contestant::PhasewiseVerified => phasewise(database, BackfillPolicy::unthrottled()).await?.1,
         Contestant::SingleUpdate => {
             client.batch_execute("ALTER TABLE item ADD COLUMN copy text").await?;
             let begun = Instant::now();
@@ -111,20 +114,26 @@ async fn by_keys(client: &Client, key: Key, batch: impl Fn(&str) -> String) -> R
     Ok(begun.elapsed().as_secs_f64())
 }
 
-/// The time of the backfill's step: the batches, and the verification.
-pub(crate) async fn phasewise(database: &Database, policy: BackfillPolicy) -> Result<f64> {
-    let took = std::sync::Arc::new(Mutex::new(0.0));
-    let heard = std::sync::Arc::clone(&took);
+/// Seconds from the first batch to the last, and those of the whole step, with its verification.
+pub(crate) async fn phasewise(database: &Database, policy: BackfillPolicy) -> Result<(f64, f64)> {
+    let times = std::sync::Arc::new(Mutex::new((None, 0.0, 0.0)));
+    let heard = std::sync::Arc::clone(&times);
     let migrator = Migrator::connect(database.config(), NoTls, &COPY).backfill(policy).observe(
         move |event: &Event<'_>| {
-            if let Event::StepDone { phase: "Backfill", took, .. } = event {
-                *heard.lock().expect("a time") = took.as_secs_f64();
+            let mut times = heard.lock().expect("times");
+            match event {
+                Event::StepStarted { phase: "Backfill", .. } => times.0 = Some(Instant::now()),
+                Event::BatchDone { .. } => {
+                    times.1 = times.0.map_or(0.0, |begun: Instant| begun.elapsed().as_secs_f64());
+                }
+                Event::StepDone { phase: "Backfill", took, .. } => times.2 = took.as_secs_f64(),
+                _ => {}
             }
         },
     );
     migrator.run_to("copy", "WriteNew").await?;
     migrator.confirm("copy", "WriteNew").await?;
     migrator.run().await?;
-    let took = *took.lock().expect("a time");
-    Ok(took)
+    let (_, batches, step) = *times.lock().expect("times");
+    Ok((batches, step))
 }

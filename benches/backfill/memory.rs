@@ -27,7 +27,7 @@ pub(crate) async fn bench(bench: &Bench, server: &Server) -> Result {
         tables::source(&database, Key::Bigint, rows).await?;
         let client = database.connect().await?;
         tables::item(&client, Key::Bigint, Indexed::InOrder).await?;
-        let seconds = contestants::phasewise(&database, BackfillPolicy::unthrottled()).await?;
+        let (_, seconds) = contestants::phasewise(&database, BackfillPolicy::unthrottled()).await?;
         let resident = resident()?;
         eprintln!("  {NAME}: {rows} rows in {seconds:.1} s, {resident:.0} kB resident");
         used.push(resident);
