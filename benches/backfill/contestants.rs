@@ -11,7 +11,7 @@ use crate::Result;
 use crate::tables::{self, Indexed, Key};
 
 pub(crate) static COPY: Migrations = migrations![
-    Migration::new("copy", AddColumn::new("item", "copy", "text").backfill("upper({name})")).not_deployed()
+    Migration::new("copy", AddColumn::new("item", "copy", "text").backfill("{name}")).not_deployed()
 ];
 
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ pub(crate) async fn time(
         Contestant::SingleUpdate => {
             client.batch_execute("ALTER TABLE item ADD COLUMN copy text").await?;
             let begun = Instant::now();
-            client.batch_execute("UPDATE item SET copy = upper(name) WHERE copy IS NULL").await?;
+            client.batch_execute("UPDATE item SET copy = name WHERE copy IS NULL").await?;
             begun.elapsed().as_secs_f64()
         }
         Contestant::KeysetBatches => {
@@ -53,7 +53,7 @@ pub(crate) async fn time(
             let batch = |after: &str| {
                 format!(
                     "WITH batch AS (SELECT id FROM item {after} ORDER BY id LIMIT 1000),
-                          filled AS (UPDATE item SET copy = upper(item.name) FROM batch
+                          filled AS (UPDATE item SET copy = item.name FROM batch
                                       WHERE item.id = batch.id AND item.copy IS NULL)
                      SELECT max(id::text) AS last FROM (SELECT id FROM batch ORDER BY id DESC LIMIT 1) b"
                 )
@@ -73,10 +73,8 @@ pub(crate) async fn time(
             by_keys(&client, key, batch).await?
         }
     };
-    let unfilled: i64 = client
-        .query_one("SELECT count(*) FROM item WHERE copy IS DISTINCT FROM upper(name)", &[])
-        .await?
-        .get(0);
+    let unfilled: i64 =
+        client.query_one("SELECT count(*) FROM item WHERE copy IS DISTINCT FROM name", &[]).await?.get(0);
     if unfilled > 0 {
         return Err(format!("{contestant:?} left {unfilled} rows").into());
     }
@@ -96,7 +94,7 @@ pub(crate) const TRIGGER: &str = r#"
     BEGIN
         SELECT current_setting INTO search_path FROM current_setting('search_path');
         IF search_path <> latest_schema THEN
-            NEW."copy" = upper("name");
+            NEW."copy" = "name";
         END IF;
         RETURN NEW;
     END $$;

@@ -43,8 +43,7 @@ async fn time(database: &Database, sync: Sync, set: &str) -> Result<f64> {
         Sync::Ours => drop(migrator.run_to("retype", "InstallSync").await?),
         Sync::Every => {
             client.batch_execute("ALTER TABLE item ADD COLUMN score_text text").await?;
-            let trigger =
-                TRIGGER.replace("NEW.\"copy\" = upper(\"name\")", "NEW.\"score_text\" = \"score\"::text");
+            let trigger = TRIGGER.replace("NEW.\"copy\" = \"name\"", "NEW.\"score_text\" = \"score\"::text");
             client.batch_execute(&trigger).await?;
         }
     }
