@@ -107,6 +107,7 @@ impl Session {
                           set_config('TimeZone', 'UTC', false),
                           set_config('DateStyle', 'ISO, MDY', false),
                           set_config('IntervalStyle', 'postgres', false),
+                          set_config('extra_float_digits', '1', false),
                           set_config('client_min_messages', 'warning', false),
                           set_config('lock_timeout', '0', false),
                           set_config('statement_timeout', '0', false),

@@ -3,21 +3,22 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use futures_util::future::{join, join3};
+use futures_util::future::{join, join4, join5};
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::compute::{Computed, Filling, Found};
-use super::job::{Job, names, sets_aside, table_sql};
+use super::failing::{AsideForNow, is_of_a_row};
+use super::job::Job;
 use super::leaves::Leaf;
 use super::pace::{Lap, Pace, float, whole};
 use super::range::{self, Range};
+use super::stretch::Stretch;
 use super::verification::Wrong;
 use crate::error::{Error, Kind, Result};
 use crate::migrator::connect::{Sql as _, get, text};
-use crate::migrator::events::Event;
-use crate::migrator::ledger::{Aside, Control, Direction, Part, Spot};
+use crate::migrator::ledger::{Control, Direction, Part, Spot};
 use crate::migrator::locks::Tries;
 use crate::migrator::transaction::Timeouts;
 use crate::migrator::worker::Worker;
@@ -42,13 +43,34 @@ enum Attempt {
     Paused,
 }
 
-/// The rows that a statement is about, and how they are written.
-struct Aim<'a> {
-    leaf: &'a Leaf,
-    predicate: &'a str,
-    batches: &'a Batches,
+/// How an attempt goes about it.
+#[derive(Clone, Copy)]
+struct Way {
+    size: i64,
+    timeouts: Timeouts,
     /// Whether rows that others have locked are left out.
     skipping: bool,
+    /// Whether a failing row is looked for, by halves.
+    exact: bool,
+}
+
+/// The rows that a statement is about, and how they are written.
+pub(super) struct Aim<'a> {
+    pub(super) leaf: &'a Leaf,
+    pub(super) predicate: &'a str,
+    pub(super) batches: &'a Batches,
+    pub(super) skipping: bool,
+    /// Whether rows that stay on their page are counted.
+    pub(super) counting: bool,
+}
+
+/// What a statement did.
+pub(super) struct Filled {
+    pub(super) wrote: u64,
+    /// Of those, the ones that stayed on their page, where they were counted.
+    in_place: u64,
+    pub(super) took: Duration,
+    pub(super) computing: Duration,
 }
 
 impl Worker<'_> {
@@ -59,15 +81,17 @@ impl Worker<'_> {
         leaf: &Leaf,
         part: &Part,
         pace: &mut Pace,
+        stretch: &mut Option<Stretch>,
     ) -> Result<Option<Done>> {
         let mut tries = Tries::new(self.migrator, "a batch");
         if job.policy.yield_to_clients {
             tries = tries.counting_those_behind();
         }
-        let mut skipping = false;
+        let (mut skipping, mut exact) = (false, false);
         loop {
             let timeouts = self.batch_timeouts(&tries);
-            let attempt = self.attempt_batch(job, leaf, part, pace.size(), timeouts, skipping);
+            let way = Way { size: pace.size(), timeouts, skipping, exact };
+            let attempt = self.attempt_batch(job, leaf, part, way, stretch);
             match self.watch(&mut tries, timeouts.lock, attempt).await {
                 Ok(Attempt::Paused) => return Ok(None),
                 Ok(Attempt::Done(mut done)) => {
@@ -79,14 +103,20 @@ impl Worker<'_> {
                     if code == Some(SqlState::QUERY_CANCELED) {
                         // Longer than the stall budget: half as much may fit.
                         pace.too_long();
+                        *stretch = None;
                     }
                     if is_of_a_row(&error) {
-                        if pace.size() > 1 {
+                        let rows = stretch.take().map_or(pace.size(), |stretch| stretch.range.rows);
+                        if rows > 1 {
                             // One of them fails: found by halves.
+                            exact = true;
                             pace.cut();
                             continue;
                         }
-                        return self.failing_row(job, leaf, part, error).await.map(Some);
+                        match self.failing_row(job, leaf, part, error).await? {
+                            Some(done) => return Ok(Some(done)),
+                            None => continue,
+                        }
                     }
                     if matches!(code, Some(SqlState::LOCK_NOT_AVAILABLE | SqlState::T_R_DEADLOCK_DETECTED)) {
                         skipping = !matches!(job.batches().work, Work::Copy { .. });
@@ -98,7 +128,7 @@ impl Worker<'_> {
     }
 
     /// Shorter than what Postgres takes to look for deadlocks: if one is about to be, it is ours that gives up.
-    fn batch_timeouts(&self, tries: &Tries) -> Timeouts {
+    pub(super) fn batch_timeouts(&self, tries: &Tries) -> Timeouts {
         let budget = self.migrator.stall_budget;
         Timeouts {
             lock: tries.timeout().min(self.session.deadlock_timeout() / 2).max(Duration::from_millis(1)),
@@ -113,21 +143,32 @@ impl Worker<'_> {
         job: &Job<'_>,
         leaf: &Leaf,
         part: &Part,
-        size: i64,
-        timeouts: Timeouts,
-        skipping: bool,
+        way: Way,
+        slot: &mut Option<Stretch>,
     ) -> Result<Attempt> {
         let batches = job.batches();
-        let end = range::query(leaf, &job.keys, &part.spot, size);
-        let begun = self.begin(timeouts);
+        let divided = !way.exact && !leaf.by_key && matches!(batches.work, Work::Update { .. });
+        let parts = if divided && slot.is_none() { job.division.parts(way.size) } else { 1 };
+        let rows = way.size.saturating_mul(parts);
+        let end = match slot {
+            Some(_) => None,
+            None => Some(range::query(leaf, &job.keys, &part.spot, rows)),
+        };
+        let found = async {
+            match &end {
+                Some(end) => self.session.ask(end, &[]).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let begun = self.begin(way.timeouts);
         let control = self.ledger.control(&self.session, job.at.migration);
-        let read = join(self.mark(&batches), self.session.ask(&end, &[]));
-        let (begun, control, (marked, end)) = join3(begun, control, read).await;
+        let (begun, control, marked, found) = join4(begun, control, self.mark(&batches), found).await;
         begun?;
-        let looked = marked
-            .and(control)
-            .and_then(|control| Ok((control, range::range(&end?, &job.keys, &part.spot, size)?)));
-        let (control, range) = match looked {
+        let looked = marked.and(control).and_then(|control| {
+            let found = found?.map(|found| range::range(&found, &job.keys, &part.spot, rows)).transpose()?;
+            Ok((control, found))
+        });
+        let (control, found) = match looked {
             // A rollback holds the migration itself, so that nothing takes it forward again.
             Ok((control, _)) if control.paused && job.at.direction == Direction::Forward => {
                 self.session.send("pausing", "ROLLBACK").await?;
@@ -136,31 +177,53 @@ impl Worker<'_> {
             Ok(looked) => looked,
             Err(error) => return self.finish(Err(error)).await,
         };
-        let next = Part {
-            spot: range.next.clone(),
-            ended: range.last,
-            done: part.done + range.rows,
-            estimate: estimate(leaf, part, &range),
-            size: Some(size),
-            reason: None,
-            ..part.clone()
-        };
-        let aim = Aim { leaf, predicate: &range.predicate, batches: &batches, skipping };
-        let (wrote, took, computing) = match &job.filling {
+        if let Some(range) = found {
+            *slot = Some(Stretch::new(range, parts > 1));
+        }
+        let Some(stretch) = slot else { return self.finish(Ok(Attempt::Paused)).await };
+
+        let range = &stretch.range;
+        let mut next = Part { size: Some(way.size), reason: None, ..part.clone() };
+        if stretch.is_last() {
+            next.done += stretch.left();
+            next.estimate = estimate(leaf, part, range, next.done);
+            next.spot = range.next.clone();
+            next.ended = range.last;
+        }
+        let predicate = stretch.predicate();
+        let counting = stretch.is_divided();
+        let aim = Aim { leaf, predicate: &predicate, batches: &batches, skipping: way.skipping, counting };
+        let filled = match &job.filling {
             None => self.fill(job, &aim, Some(&next)).await?,
-            Some(filling) => self.fill_computed(job, &aim, filling, timeouts, Some(&next)).await?,
+            Some(filling) => self.fill_computed(job, &aim, filling, way.timeouts, Some(&next)).await?,
         };
-        if skipping {
+        if way.skipping {
             job.skip(leaf, &range.predicate);
         }
-        let next = Part { written: next.written + i64::try_from(wrote).unwrap_or(0), ..next };
-        let lap = Lap { rows: range.rows, full: range.full, took, computing, crowd: 0, busy: false };
-        Ok(Attempt::Done(Box::new(Done { part: next, wrote, lap, control })))
+        next.written += i64::try_from(filled.wrote).unwrap_or(0);
+        let rows = stretch.looked_at(filled.wrote);
+        if !stretch.is_last() {
+            next.done += rows;
+        }
+        let lap = Lap {
+            rows,
+            full: range.full,
+            took: filled.took,
+            computing: filled.computing,
+            crowd: 0,
+            busy: false,
+        };
+        stretch.wrote(filled.wrote, filled.in_place);
+        if stretch.is_over() {
+            job.division.judge(stretch.paid());
+            *slot = None;
+        }
+        Ok(Attempt::Done(Box::new(Done { part: next, wrote: filled.wrote, lap, control })))
     }
 
     /// In physical order, whatever the plan: no synchronized scan that starts in the middle, no parallel workers. And a
     /// commit that does not wait for the disk: a batch that a crash of the server undoes takes its cursor with it.
-    async fn mark(&self, batches: &Batches) -> Result<()> {
+    pub(super) async fn mark(&self, batches: &Batches) -> Result<()> {
         let marker = batches.marker.map_or(FILL, |marker| marker.value());
         let sql = "SELECT set_config('phasewise.backfill', $1, true), set_config('synchronize_seqscans', 'off', true),
                           set_config('max_parallel_workers_per_gather', '0', true),
@@ -169,13 +232,8 @@ impl Worker<'_> {
     }
 
     /// Writes the rows and commits. `next` is where the part is then.
-    async fn fill(
-        &self,
-        job: &Job<'_>,
-        aim: &Aim<'_>,
-        next: Option<&Part>,
-    ) -> Result<(u64, Duration, Duration)> {
-        let Aim { leaf, predicate, batches, skipping } = *aim;
+    pub(super) async fn fill(&self, job: &Job<'_>, aim: &Aim<'_>, next: Option<&Part>) -> Result<Filled> {
+        let Aim { leaf, predicate, batches, skipping, counting } = *aim;
         let sql = if skipping {
             batches.sql_skipping_locked(&leaf.sql, predicate)
         } else {
@@ -183,28 +241,32 @@ impl Worker<'_> {
         };
         tracing::trace!(target: "phasewise", sql, "batch");
         let begun = Instant::now();
-        let (noted, wrote, committed) = join3(
+        let (noted, before, wrote, after, committed) = join5(
             self.keep(job, next),
+            self.in_place(leaf, counting),
             self.session.simple_query(&sql),
+            self.in_place(leaf, counting),
             self.session.send("committing a batch", "COMMIT"),
         )
         .await;
         noted?;
+        let before = before?;
         let wrote = wrote.map_err(|error| failed(job, leaf, predicate, error))?;
+        let in_place = u64::try_from(after? - before).unwrap_or(0);
         committed?;
-        Ok((rows(&wrote), begun.elapsed(), Duration::ZERO))
+        Ok(Filled { wrote: rows(&wrote), in_place, took: begun.elapsed(), computing: Duration::ZERO })
     }
 
     /// The same with values that Rust computes, between two transactions: it may take its time.
-    async fn fill_computed(
+    pub(super) async fn fill_computed(
         &self,
         job: &Job<'_>,
         aim: &Aim<'_>,
         filling: &Filling,
         timeouts: Timeouts,
         next: Option<&Part>,
-    ) -> Result<(u64, Duration, Duration)> {
-        let Aim { leaf, predicate, batches, skipping } = *aim;
+    ) -> Result<Filled> {
+        let Aim { leaf, predicate, batches, skipping, .. } = *aim;
         let sql = filling.query(&leaf.sql, predicate, batches);
         let read = self.session.query_typed(&sql, &[]);
         let (rows, ended) = join(read, self.session.send("ending a read", "COMMIT")).await;
@@ -215,14 +277,14 @@ impl Worker<'_> {
         let Computed { rows: places, values, failed: failures } =
             filling.function.compute(rows, job.may_still_set_aside()).await;
         let computing = begun.elapsed();
-        let mut aside = Vec::new();
+        let mut aside = AsideForNow::new(job);
         for (place, said) in failures {
             let (key, row) = match found.get(place) {
                 Some(found) => (found.key.clone(), found.row.clone()),
                 None => continue,
             };
             let error = Error::new(Kind::Backfill, format!("the function given to .compute(…) said: {said}"));
-            aside.push(self.may_set_aside(job, aside.len(), key, row, error)?);
+            aside.put(key, row, error)?;
         }
         let tuples: Vec<&str> =
             places.iter().filter_map(|place| found.get(*place)).map(|found| found.tuple.as_str()).collect();
@@ -239,7 +301,7 @@ impl Worker<'_> {
         let params: [(&(dyn ToSql + Sync), Type); 3] =
             [(&tuples, Type::TEXT_ARRAY), (&writers, Type::TEXT_ARRAY), (&*values, filling.array.clone())];
         let wrote = async {
-            for aside in &aside {
+            for aside in aside.rows() {
                 self.ledger.put_aside(&self.session, job.at, aside).await?;
             }
             let (noted, wrote) = join(self.keep(job, next), self.session.query_typed(&sql, &params)).await;
@@ -248,10 +310,7 @@ impl Worker<'_> {
         .await;
         let wrote = self.finish(wrote).await?;
         let written: HashSet<String> = wrote.iter().map(|row| get(row, "tuple")).collect::<Result<_>>()?;
-        for aside in aside {
-            self.tell_aside(job, &aside);
-            job.set_aside(aside);
-        }
+        self.tell_aside(job, aside);
         // What was locked is come back to, range by range.
         if !skipping {
             let missed = places.iter().filter_map(|place| found.get(*place));
@@ -261,154 +320,37 @@ impl Worker<'_> {
                     .map(|found| Wrong { key: found.key.clone(), row: found.row.clone() }),
             );
         }
-        Ok((u64::try_from(written.len()).unwrap_or(0), begun.elapsed(), computing))
+        let wrote = u64::try_from(written.len()).unwrap_or(0);
+        Ok(Filled { wrote, in_place: 0, took: begun.elapsed(), computing })
     }
 
-    async fn keep(&self, job: &Job<'_>, part: Option<&Part>) -> Result<()> {
+    /// Rows that this transaction has written in their own page, as the statistics count them; or those of more than
+    /// this transaction: it is the difference that counts.
+    async fn in_place(&self, leaf: &Leaf, counting: bool) -> Result<i64> {
+        if !counting {
+            return Ok(0);
+        }
+        let sql = "SELECT pg_catalog.pg_stat_get_xact_tuples_hot_updated($1) AS rows";
+        let rows = self.session.ask(sql, &[(&leaf.oid, Type::OID)]).await?;
+        rows.first().map_or(Ok(0), |row| get::<Option<i64>>(row, "rows").map(Option::unwrap_or_default))
+    }
+
+    pub(super) async fn keep(&self, job: &Job<'_>, part: Option<&Part>) -> Result<()> {
         match part {
             Some(part) => self.ledger.set_part(&self.session, job.at, job.id, part).await,
             None => Ok(()),
         }
     }
-
-    /// Writes the rows that `predicate` is true of, however their batch was walked.
-    pub(super) async fn write(&self, job: &Job<'_>, leaf: &Leaf, predicate: &str, what: &str) -> Result<u64> {
-        let batches = job.batches();
-        let mut tries = Tries::new(self.migrator, what);
-        let begun = Instant::now();
-        let wrote = loop {
-            let timeouts = self.batch_timeouts(&tries);
-            let aim = Aim { leaf, predicate, batches: &batches, skipping: false };
-            let attempt = async {
-                let (begun, marked) = join(self.begin(timeouts), self.mark(&batches)).await;
-                begun?;
-                if let Err(error) = marked {
-                    return self.finish(Err(error)).await;
-                }
-                match &job.filling {
-                    None => self.fill(job, &aim, None).await,
-                    Some(filling) => self.fill_computed(job, &aim, filling, timeouts, None).await,
-                }
-            };
-            match self.watch(&mut tries, timeouts.lock, attempt).await {
-                Ok((wrote, ..)) => break wrote,
-                Err(error) => self.again(&mut tries, job.at, error).await?,
-            }
-        };
-        job.wrote(wrote);
-        if wrote > 0 {
-            self.migrator.tell(&Event::RowsMended {
-                migration: job.at.migration,
-                phase: job.at.phase,
-                relation: &leaf.sql,
-                rows: wrote,
-                took: begun.elapsed(),
-            });
-        }
-        Ok(wrote)
-    }
-
-    /// A batch of one row that fails: reported by its key, or set aside.
-    async fn failing_row(&self, job: &Job<'_>, leaf: &Leaf, part: &Part, error: Error) -> Result<Done> {
-        let batches = job.batches();
-        let end = range::query(leaf, &job.keys, &part.spot, 1);
-        self.begin(self.own_timeouts()).await?;
-        let looked = async {
-            self.mark(&batches).await?;
-            let range = range::range(&self.session.ask(&end, &[]).await?, &job.keys, &part.spot, 1)?;
-            let (key, row) = names(&batches.keys);
-            let sql = format!(
-                "SELECT {key} AS key, {row} AS row FROM ONLY {} AS t WHERE {} LIMIT 1",
-                leaf.sql, range.predicate
-            );
-            let rows = self.session.ask(&sql, &[]).await?;
-            let named = rows.first().map(|row| Ok::<_, Error>((get(row, "key")?, get(row, "row")?)));
-            Ok((range, named.transpose()?))
-        }
-        .await;
-        let (range, named): (Range, Option<(String, Option<String>)>) = match looked {
-            Ok(looked) => looked,
-            Err(error) => return self.finish(Err(error)).await,
-        };
-        let (key, row) = named.unwrap_or_else(|| ("unknown".to_owned(), None));
-        let aside = match self.may_set_aside(job, 0, key, row, error) {
-            Ok(aside) => aside,
-            Err(error) => return self.finish(Err(error)).await,
-        };
-        let next = Part { spot: range.next, ended: range.last, done: part.done + range.rows, ..part.clone() };
-        let noted = async {
-            self.ledger.put_aside(&self.session, job.at, &aside).await?;
-            self.ledger.set_part(&self.session, job.at, job.id, &next).await
-        }
-        .await;
-        self.finish(noted).await?;
-        self.tell_aside(job, &aside);
-        job.set_aside(aside);
-        let (took, computing) = (Duration::ZERO, Duration::ZERO);
-        let lap = Lap { rows: range.rows, full: true, took, computing, crowd: 0, busy: false };
-        Ok(Done { part: next, wrote: 0, lap, control: Control::default() })
-    }
-
-    fn tell_aside(&self, job: &Job<'_>, aside: &Aside) {
-        tracing::warn!(target: "phasewise", migration = job.at.migration, phase = job.at.phase, key = aside.key, error = aside.error, "a row is set aside");
-        self.migrator.tell(&Event::RowSetAside {
-            migration: job.at.migration,
-            phase: job.at.phase,
-            relation: &aside.relation,
-            key: &aside.key,
-            error: &aside.error,
-        });
-    }
-
-    /// What is kept of a row that fails; or the error to stop with.
-    fn may_set_aside(
-        &self,
-        job: &Job<'_>,
-        more: usize,
-        key: String,
-        row: Option<String>,
-        error: Error,
-    ) -> Result<Aside> {
-        let batches = job.batches();
-        let relation = table_sql(&batches);
-        let (most, already) = (job.most_aside(), job.aside().len() + more);
-        match row {
-            Some(row) if already < most && sets_aside(&batches) => {
-                Ok(Aside { migration: job.at.migration.to_owned(), relation, key, row, error: said(&error) })
-            }
-            _ => {
-                let advice = if most > 0 && already >= most {
-                    format!(" {already} rows are set aside already.")
-                } else if most > 0 {
-                    " It cannot be set aside: there is no key to find it by again, or it would be lost."
-                        .to_owned()
-                } else {
-                    String::new()
-                };
-                Err(Error::new(
-                    Kind::Backfill,
-                    format!(
-                        "migration {}, phase {}: the row with {key} of {relation} cannot be filled: {}.{advice} Mend the row or the expression, then run again: it resumes there",
-                        job.at.migration,
-                        job.at.phase,
-                        said(&error)
-                    ),
-                )
-                .with_source(error))
-            }
-        }
-    }
 }
 
 /// Rows to look at in all: what is behind us says more of a relation than an old estimate.
-fn estimate(leaf: &Leaf, part: &Part, range: &Range) -> Option<i64> {
+fn estimate(leaf: &Leaf, part: &Part, range: &Range, done: i64) -> Option<i64> {
     let known = part.estimate.or(leaf.estimate);
     match &range.next {
         Spot::Tuple { first, page, item, until } => {
             // Of whole pages: a page that is begun says little, and less the fewer there are.
             let (behind, all) = ((page - first).min(until - first), (until - first).max(1));
-            let done = part.done + range.rows;
-            if range.last && part.done == 0 {
+            if range.last && done == range.rows {
                 return Some(done);
             }
             if behind < 1 || known.is_some() && behind * 20 < all {
@@ -429,22 +371,7 @@ fn rows(messages: &[SimpleQueryMessage]) -> u64 {
     written.sum()
 }
 
-/// What Postgres, or a user's trigger, says of single rows.
-pub(super) fn is_of_a_row(error: &Error) -> bool {
-    // 54: a value that is too long for an index.
-    let classes = ["21", "22", "23", "38", "39", "44", "54", "P0"];
-    error.own_code().is_some_and(|code| classes.iter().any(|class| code.code().starts_with(class)))
-}
-
-/// What an error came from, in short.
-fn said(error: &Error) -> String {
-    match error.postgres().and_then(tokio_postgres::Error::as_db_error) {
-        Some(db) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
-        None => error.to_string(),
-    }
-}
-
-fn failed(job: &Job<'_>, leaf: &Leaf, predicate: &str, error: tokio_postgres::Error) -> Error {
+pub(super) fn failed(job: &Job<'_>, leaf: &Leaf, predicate: &str, error: tokio_postgres::Error) -> Error {
     Error::postgres_said(
         format_args!(
             "migration {}, phase {}: backfill of {}, rows {predicate}",

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::compute::Filling;
 use super::leaves::{KeyColumn, Leaf};
+use super::stretch::Division;
 use super::verification::{self, Wrong};
 use crate::ident::{literal, quote};
 use crate::migrator::ledger::{Aside, At};
@@ -22,6 +23,22 @@ pub(super) struct Skipped {
     pub(super) predicate: String,
 }
 
+/// The beginning of a pass.
+#[derive(Clone, Debug)]
+pub(super) struct Begun {
+    /// The oldest transaction that may have been open then, as SQL.
+    pub(super) xmin: String,
+    /// The files that the relations lay in.
+    pub(super) files: Vec<Option<u32>>,
+}
+
+impl Begun {
+    /// Rows that were written since, as a predicate over `t`.
+    pub(super) fn later(&self) -> String {
+        format!("age(t.xmin) <= age('{}'::xid)", self.xmin)
+    }
+}
+
 /// One loop under way.
 pub(super) struct Job<'a> {
     pub(super) at: At<'a>,
@@ -36,13 +53,13 @@ pub(super) struct Job<'a> {
     pub(super) throttles: tokio::sync::Mutex<Throttles>,
     /// Workers at work.
     pub(super) workers: u32,
+    pub(super) division: Division,
     batches: &'a Batches,
     aside: Mutex<Vec<Aside>>,
     skipped: Mutex<Vec<Skipped>>,
     written: &'a AtomicU64,
     missed: Mutex<Vec<Wrong>>,
-    /// The oldest transaction that may have been open when this driver began the pass, as SQL.
-    since: Mutex<Option<String>>,
+    begun: Mutex<Option<Begun>>,
     busy: AtomicBool,
     stop: AtomicBool,
 }
@@ -75,7 +92,8 @@ impl<'a> Job<'a> {
             skipped: Mutex::default(),
             written,
             missed: Mutex::default(),
-            since: Mutex::default(),
+            begun: Mutex::default(),
+            division: Division::default(),
             busy: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         }
@@ -108,6 +126,16 @@ impl<'a> Job<'a> {
         self.aside.lock().unwrap_or_else(PoisonError::into_inner).push(row);
     }
 
+    /// Sets a row aside if the policy lets it; or how many there are already.
+    pub(super) fn try_set_aside(&self, row: Aside) -> Result<(), usize> {
+        let mut aside = self.aside.lock().unwrap_or_else(PoisonError::into_inner);
+        if aside.len() >= self.most_aside() {
+            return Err(aside.len());
+        }
+        aside.push(row);
+        Ok(())
+    }
+
     /// Rows that the policy lets be set aside, all in all.
     pub(super) fn most_aside(&self) -> usize {
         match self.policy.on_failing_row {
@@ -131,8 +159,14 @@ impl<'a> Job<'a> {
     /// Remembers a range to come back to.
     pub(super) fn skip(&self, leaf: &Leaf, predicate: &str) {
         let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        // The thirds of a stretch are one range.
+        if skipped.last().is_some_and(|last| last.leaf.oid == leaf.oid && last.predicate == predicate) {
+            return;
+        }
         if skipped.len() < REMEMBERED {
             skipped.push(Skipped { leaf: leaf.clone(), predicate: predicate.to_owned() });
+        } else {
+            self.lose_track();
         }
     }
 
@@ -146,11 +180,14 @@ impl<'a> Job<'a> {
         self.written.fetch_add(rows, Ordering::Relaxed);
     }
 
-    /// Remembers rows that changed while their values were computed: as many as single repairs are good for.
-    pub(super) fn miss(&self, rows: impl Iterator<Item = Wrong>) {
+    /// Remembers rows that changed while their values were computed.
+    pub(super) fn miss(&self, mut rows: impl Iterator<Item = Wrong>) {
         let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
         let more = verification::MOST.saturating_sub(missed.len());
-        missed.extend(rows.take(more));
+        missed.extend(rows.by_ref().take(more));
+        if rows.next().is_some() {
+            self.lose_track();
+        }
     }
 
     /// The rows remembered since the last look.
@@ -158,13 +195,19 @@ impl<'a> Job<'a> {
         std::mem::take(&mut *self.missed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Since when rows may have moved behind this pass; `None` if another driver began it.
-    pub(super) fn since(&self) -> Option<String> {
-        self.since.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// When this driver began the pass; `None` if another one did, or if it has lost track since of rows to come back
+    /// to.
+    pub(super) fn begun(&self) -> Option<Begun> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn set_since(&self, transaction: Option<String>) {
-        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = transaction;
+    pub(super) fn begin(&self, begun: Begun) {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+    }
+
+    /// Rows that must be come back to are not known any more. Where no verification finds them, another pass does.
+    pub(super) fn lose_track(&self) {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Notes whether clients are about.

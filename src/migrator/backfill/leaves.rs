@@ -15,6 +15,8 @@ pub(super) struct Leaf {
     pub(super) oid: u32,
     pub(super) sql: String,
     pub(super) pages: i64,
+    /// The file that it lies in, which VACUUM FULL and the like replace.
+    pub(super) file: Option<u32>,
     pub(super) estimate: Option<i64>,
     /// Whether it is walked by its key.
     pub(super) by_key: bool,
@@ -44,6 +46,7 @@ pub(super) async fn leaves(session: &Session, batches: &Batches, order: Order) -
              SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS sql, c.relkind::text AS kind,
                     CASE WHEN c.relkind = 'r' THEN pg_catalog.pg_relation_size(c.oid)
                          / current_setting('block_size')::int8 ELSE 0 END AS pages,
+                    pg_catalog.pg_relation_filenode(c.oid) AS file,
                     nullif(greatest(c.reltuples, -1), -1)::int8 AS estimate, m.amname IS NOT DISTINCT FROM 'heap' AS heap
                FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -81,6 +84,7 @@ pub(super) async fn leaves(session: &Session, batches: &Batches, order: Order) -
                     sql,
                     // Gone between two looks.
                     pages: get::<Option<i64>>(row, "pages")?.unwrap_or(0),
+                    file: get(row, "file")?,
                     estimate: get(row, "estimate")?,
                     by_key,
                 });
@@ -97,6 +101,11 @@ pub(super) async fn leaves(session: &Session, batches: &Batches, order: Order) -
         }
     }
     Ok(leaves)
+}
+
+/// The files that they lie in.
+pub(super) fn files(leaves: &[Leaf]) -> Vec<Option<u32>> {
+    leaves.iter().map(|leaf| leaf.file).collect()
 }
 
 /// The types of the key's columns.

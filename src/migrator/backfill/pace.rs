@@ -120,7 +120,8 @@ impl Pace {
             let rate = f64::from(rate) * speed / f64::from(self.workers.max(1));
             rest = rest.max(float(lap.rows) / rate - lap.took.as_secs_f64());
         }
-        Duration::from_secs_f64(rest.clamp(0.0, 3_600.0))
+        // No rest where a policy's numbers are none.
+        Duration::try_from_secs_f64(rest.clamp(0.0, 3_600.0)).unwrap_or_default()
     }
 }
 
@@ -225,6 +226,13 @@ mod tests {
         assert_eq!(rest(BackfillPolicy::unthrottled(), 0.25), 150);
         // Two workers share 4,000 rows a second: 1,000 take each of them half a second.
         assert_eq!(rest(BackfillPolicy::unthrottled().max_rate(4_000), 1.0), 450);
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_no_rest() {
+        let policy = BackfillPolicy { nice: f64::NAN, ..BackfillPolicy::new() };
+        let rest = Pace::new(&policy, 1, None).done(lap(1_000, 50), Control::default(), Instant::now());
+        assert_eq!(rest, Duration::ZERO);
     }
 
     #[test]

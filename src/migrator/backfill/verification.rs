@@ -6,6 +6,7 @@ use tokio::time::sleep;
 use tokio_postgres::types::Type;
 
 use super::job::{Job, names, table_sql};
+use super::leaves::{files, leaves};
 use crate::error::{Error, Kind, Result};
 use crate::migrator::connect::{Sql as _, get};
 use crate::migrator::events::Event;
@@ -16,6 +17,9 @@ use crate::step::Work;
 /// The most rows that one verification looks for: as many as single repairs are good for.
 pub(super) const MOST: usize = 1_000;
 
+/// The most rows that are kept in memory of those that moved behind a pass: for more of them, another pass.
+const HOPPED: usize = 100_000;
+
 /// A row that is wrong.
 #[derive(Clone, Debug)]
 pub(super) struct Wrong {
@@ -23,6 +27,13 @@ pub(super) struct Wrong {
     pub(super) key: String,
     /// Its key as SQL: `'1', 'a'`. `None` where the table has no key.
     pub(super) row: Option<String>,
+}
+
+impl Wrong {
+    /// Of rows that nobody can name.
+    pub(super) fn unknown() -> Self {
+        Self { key: "rows that were locked or moved all the time".to_owned(), row: None }
+    }
 }
 
 impl Worker<'_> {
@@ -46,28 +57,37 @@ impl Worker<'_> {
     /// Rows that are wrong, by one snapshot; so many at the most.
     pub(super) async fn verify(&self, job: &Job<'_>) -> Result<Vec<Wrong>> {
         self.outlive_writers(job).await?;
-        self.rows(job, &job.batches().verify).await
+        self.rows(job, &job.batches().verify, MOST).await
     }
 
     /// Rows without a value that may have moved behind the pass before they were computed. `None`: nobody can tell.
     ///
     /// Where the column may stay null, only the function knows which rows are wrong; but a row that was not written
-    /// since the pass began lies where it lay.
+    /// since the pass began lies where it lay, unless all of them were moved. What one snapshot shows is enough: of a
+    /// row that changes later, the version that was seen is computed, or it is missed and known.
     pub(super) async fn hopped(&self, job: &Job<'_>) -> Result<Option<Vec<Wrong>>> {
         let batches = job.batches();
-        if job.filling.is_none() || batches.verify != "false" {
+        if batches.verify != "false" {
             return Ok(Some(Vec::new()));
         }
-        let Some(since) = job.since() else { return Ok(None) };
-        let predicate = format!("({}) AND age(t.xmin) <= age('{since}'::xid)", batches.condition);
-        self.rows(job, &predicate).await.map(Some)
+        let Some(begun) = job.begun() else { return Ok(None) };
+        if job.filling.is_none() {
+            return Ok(Some(Vec::new()));
+        }
+        let now = leaves(&self.session, &batches, job.policy.order).await?;
+        if begun.files != files(&now) {
+            return Ok(None);
+        }
+        let predicate = format!("({}) AND {}", batches.condition, begun.later());
+        let hopped = self.rows(job, &predicate, HOPPED).await?;
+        Ok((hopped.len() < HOPPED).then_some(hopped))
     }
 
-    async fn rows(&self, job: &Job<'_>, predicate: &str) -> Result<Vec<Wrong>> {
+    async fn rows(&self, job: &Job<'_>, predicate: &str, most: usize) -> Result<Vec<Wrong>> {
         let (at, batches) = (job.at, job.batches());
         let (key, row) = names(&batches.keys);
         let sql = format!(
-            "SELECT {key} AS key, {row} AS row FROM {} AS t WHERE ({predicate}) LIMIT {MOST}",
+            "SELECT {key} AS key, {row} AS row FROM {} AS t WHERE ({predicate}) LIMIT {most}",
             table_sql(&batches)
         );
         let rows = self.session.query_typed(&sql, &[]).await.map_err(|error| {

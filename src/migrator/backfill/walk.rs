@@ -10,7 +10,9 @@ use super::batch::Done;
 use super::job::Job;
 use super::leaves::Leaf;
 use super::pace::{Lap, Pace};
+use super::stretch::Stretch;
 use crate::error::{Error, Kind, Result};
+use crate::migrator::connect::{Conn, Sql as _, get};
 use crate::migrator::driver::Driver;
 use crate::migrator::events::Event;
 use crate::migrator::ledger::{Control, Direction, Part, Spot};
@@ -147,34 +149,56 @@ impl Worker<'_> {
             return self.finish(ended).await;
         };
         let mut pace = Pace::new(&job.policy, job.workers, part.size);
-        let mut rest = None;
+        let (mut rest, mut stretch) = (None, None);
         while !part.ended && !job.is_stopped() {
-            match self.next_batch(job, &leaf, &part, &mut pace, rest.take()).await {
+            let worked = async {
+                if let Some((rest, control, crowd)) = rest.take() {
+                    if crowd > 0 {
+                        self.note_crowd(job, crowd).await?;
+                    }
+                    self.rest(job, rest, control).await?;
+                }
+                self.next_batch(job, &leaf, &part, &mut pace, &mut stretch).await
+            };
+            match worked.await {
                 Ok(done) => {
                     let now = Instant::now();
                     let lap = Lap { busy: job.is_busy(), ..done.lap };
                     let pause = pace.done(lap, done.control, now);
-                    rest = Some((pause, done.control));
+                    let crowd = if job.policy.yield_to_clients { done.lap.crowd } else { 0 };
+                    rest = Some((pause, done.control, crowd));
                     part = Part { rate: pace.rate(), size: Some(pace.size()), ..done.part };
                     self.tell_batch(job, &leaf, &part, done.wrote, done.lap.took);
                     job.wrote(done.wrote);
-                    if done.lap.crowd > 0 && job.policy.yield_to_clients {
-                        self.tell_crowd(job, done.lap.crowd, pause);
+                    if crowd > 0 {
+                        self.tell_crowd(job, crowd, pause);
                     }
                 }
                 Err(error) if self.is_cut_off(&error) => {
-                    self.reconnect(error).await?;
+                    stretch = None;
                     // Whether the last batch was committed is what the ledger says.
-                    let parts = self.ledger.parts(&self.session, job.at, job.id).await?;
-                    match parts.into_iter().find(|kept| kept.number == part.number) {
-                        Some(kept) => part = Part { size: Some(pace.size()), ..kept },
-                        None => return Err(self.lease.lost()),
-                    }
+                    let kept = self.kept(job, &part, error).await?;
+                    part = Part { size: Some(pace.size()), ..kept };
                 }
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Connects again, and looks where the ledger says that a part is.
+    async fn kept(&mut self, job: &Job<'_>, part: &Part, mut cause: Error) -> Result<Part> {
+        loop {
+            self.reconnect(cause).await?;
+            cause = match self.ledger.parts(&self.session, job.at, job.id).await {
+                Ok(parts) => {
+                    let kept = parts.into_iter().find(|kept| kept.number == part.number);
+                    return kept.ok_or_else(|| self.lease.lost());
+                }
+                Err(error) if self.is_cut_off(&error) => error,
+                Err(error) => return Err(error),
+            };
+        }
     }
 
     async fn next_batch(
@@ -183,22 +207,34 @@ impl Worker<'_> {
         leaf: &Leaf,
         part: &Part,
         pace: &mut Pace,
-        rest: Option<(Duration, Control)>,
+        stretch: &mut Option<Stretch>,
     ) -> Result<Done> {
-        if let Some((rest, control)) = rest {
-            self.rest(job, rest, control).await?;
-        }
         loop {
             self.hold(job).await?;
-            if let Some(done) = self.batch(job, leaf, part, pace).await? {
+            if let Some(done) = self.batch(job, leaf, part, pace, stretch).await? {
                 return Ok(done);
             }
             self.wait_while_paused(job).await?;
         }
     }
 
+    /// Waits before a batch of single rows as the walk does, and says what people ask for.
+    pub(super) async fn wait_for_leave(&self, job: &Job<'_>) -> Result<Control> {
+        self.hold(job).await?;
+        if job.at.direction == Direction::Forward {
+            self.wait_while_paused(job).await?;
+        }
+        self.ledger.control(&self.session, job.at.migration).await
+    }
+
+    /// Says in the ledger why the rest before the next batch is longer; that batch takes it back.
+    async fn note_crowd(&self, job: &Job<'_>, crowd: i64) -> Result<()> {
+        let reason = format!("{crowd} clients waited for the last batch");
+        self.ledger.set_reason(&self.session, job.at, job.id, Some(&reason)).await
+    }
+
     /// Rests between two batches: no longer than people want it to, by what they ask for now.
-    async fn rest(&self, job: &Job<'_>, rest: Duration, control: Control) -> Result<()> {
+    pub(super) async fn rest(&self, job: &Job<'_>, rest: Duration, control: Control) -> Result<()> {
         let begun = Instant::now();
         while !job.is_stopped() {
             let left = rest.saturating_sub(begun.elapsed());
@@ -221,7 +257,7 @@ impl Worker<'_> {
             let held = job.at.direction == Direction::Forward
                 && self.ledger.control(&self.session, job.at.migration).await?.paused;
             if held || job.is_stopped() {
-                break;
+                return Ok(());
             }
             sleep(throttles::EVERY).await;
         }
@@ -249,13 +285,13 @@ impl Worker<'_> {
         self.unsay(job, said).await
     }
 
-    /// Says once why batches pause, here and in the ledger.
+    /// Says why batches pause, here and in the ledger. Once, however its figures change.
     async fn say(&self, job: &Job<'_>, said: &mut Option<String>, reason: &str) -> Result<()> {
         if self.lease.is_lost() {
             self.migrator.tell(&Event::LeaseLost);
             return Err(self.lease.lost());
         }
-        if said.is_none() {
+        if said.as_deref().map(wording) != Some(wording(reason)) {
             tracing::info!(target: "phasewise", migration = job.at.migration, phase = job.at.phase, reason, "batches pause");
             let (migration, phase) = (job.at.migration, job.at.phase);
             self.migrator.tell(&Event::Throttled { migration, phase, reason });
@@ -308,6 +344,8 @@ impl Worker<'_> {
             SqlState::CRASH_SHUTDOWN,
             SqlState::CANNOT_CONNECT_NOW,
             SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+            // It was the primary.
+            SqlState::READ_ONLY_SQL_TRANSACTION,
         ];
         error.kind() != Kind::LeaseLost
             && (self.session.is_closed() || error.own_code().is_some_and(|code| ended.contains(code)))
@@ -325,28 +363,47 @@ impl Worker<'_> {
             tracing::warn!(target: "phasewise", %cause, "the connection is gone; connecting again");
             let opened = async {
                 let conn = self.migrator.connector.open().await?;
+                refuse_standby(&conn).await?;
                 let facts = Facts::read(&conn, self.migrator).await?;
                 Session::new(conn, facts).await
             };
-            match tokio::time::timeout(Duration::from_secs(10), opened).await {
+            let failed = match tokio::time::timeout(Duration::from_secs(10), opened).await {
                 Ok(Ok(session)) => {
                     std::mem::replace(&mut self.session, session).close();
                     return Ok(());
                 }
-                Ok(Err(error)) if begun.elapsed() >= self.migrator.lock_deadline => {
-                    return Err(Error::new(
-                        Kind::Connection,
-                        format!(
-                            "{cause} And no new connection could be had in {:.0} s: {error}",
-                            begun.elapsed().as_secs_f64()
-                        ),
-                    )
-                    .with_source(cause));
-                }
-                _ => {}
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "the server did not answer within 10 s".to_owned(),
+            };
+            if begun.elapsed() >= self.migrator.lock_deadline {
+                return Err(Error::new(
+                    Kind::Connection,
+                    format!(
+                        "{cause} And no new connection could be had in {:.0} s: {failed}",
+                        begun.elapsed().as_secs_f64()
+                    ),
+                )
+                .with_source(cause));
             }
             sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
             pause = (pause * 2).min(Duration::from_secs(2));
         }
     }
+}
+
+/// A reason without its figures.
+fn wording(reason: &str) -> String {
+    reason.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect()
+}
+
+/// After a failover a connection may reach a server that is not the primary yet.
+async fn refuse_standby(conn: &Conn) -> Result<()> {
+    let rows = conn.ask("SELECT pg_catalog.pg_is_in_recovery() AS standby", &[]).await?;
+    if rows.first().map_or(Ok(false), |row| get::<bool>(row, "standby"))? {
+        return Err(Error::new(
+            Kind::Connection,
+            "the server that answers is a standby: nothing can be written there until it is promoted",
+        ));
+    }
+    Ok(())
 }

@@ -19,12 +19,16 @@ use crate::error::Result;
 /// How often the reasons are looked at.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
 
+/// How long a user's own reason may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Decides, before each batch, whether it must wait.
 ///
 /// Asked at most once a second, by one worker for all.
 #[async_trait::async_trait]
 pub trait Throttle: Send + Sync {
-    /// The reason to wait, or `None` to go on. `client` is in no transaction, and must be left so.
+    /// The reason to wait, or `None` to go on. `client` is in no transaction, and must be left so. Batches wait too
+    /// while there is no answer within 10 s.
     ///
     /// # Errors
     ///
@@ -122,7 +126,10 @@ impl Throttles {
             clients.look(client).await?;
         }
         for throttle in &self.own {
-            reasons.extend(throttle.hold(client).await?);
+            reasons.extend(match tokio::time::timeout(PATIENCE, throttle.hold(client)).await {
+                Ok(held) => held?,
+                Err(_) => Some(format!("a throttle gave no answer within {} s", PATIENCE.as_secs())),
+            });
         }
         Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
     }

@@ -11,6 +11,9 @@ use crate::migrator::policy::BackfillPolicy;
 /// Fewer dead rows than this bother nobody, whatever their share.
 const BOTHER: f64 = 1_000_000.0;
 
+/// The limit is no lower than so many times the dead rows at which autovacuum begins.
+const VACUUM_BEGINS: f64 = 2.5;
+
 pub(super) struct Vacuum {
     wraparound: bool,
     dead: Option<f64>,
@@ -46,8 +49,14 @@ impl Vacuum {
             let rows = client
                 .ask(
                     "SELECT s.relid, s.relid::regclass::text AS relation, s.n_dead_tup::float8 AS dead,
-                            greatest(s.n_live_tup, 1)::float8 AS live
-                       FROM pg_catalog.pg_stat_all_tables s JOIN pg_catalog.pg_class c ON c.oid = s.relid
+                            greatest(s.n_live_tup, 1)::float8 AS live,
+                            coalesce(o.threshold, current_setting('autovacuum_vacuum_threshold')::float8)
+                              + coalesce(o.scale, current_setting('autovacuum_vacuum_scale_factor')::float8)
+                              * greatest(c.reltuples, 0)::float8 AS begins
+                       FROM pg_catalog.pg_stat_all_tables s JOIN pg_catalog.pg_class c ON c.oid = s.relid,
+                            LATERAL (SELECT max(option_value) FILTER (WHERE option_name = 'autovacuum_vacuum_threshold')::float8 AS threshold,
+                                            max(option_value) FILTER (WHERE option_name = 'autovacuum_vacuum_scale_factor')::float8 AS scale
+                                       FROM pg_catalog.pg_options_to_table(c.reloptions)) o
                       WHERE s.relid = ANY ($1) AND s.n_dead_tup > 0 AND current_setting('autovacuum')::boolean
                         AND NOT EXISTS (SELECT FROM pg_catalog.pg_options_to_table(c.reloptions) o
                                          WHERE o.option_name = 'autovacuum_enabled' AND NOT o.option_value::boolean)",
@@ -56,14 +65,17 @@ impl Vacuum {
                 .await?;
             for row in &rows {
                 let (relid, relation): (u32, String) = (get(row, "relid")?, get(row, "relation")?);
-                reasons.extend(self.judge(relid, &relation, get(row, "dead")?, get(row, "live")?));
+                let begins: f64 = get(row, "begins")?;
+                // Only autovacuum brings them down, so it must have begun long before half of the limit.
+                let least = begins * VACUUM_BEGINS;
+                reasons.extend(self.judge(relid, &relation, get(row, "dead")?, get(row, "live")?, least));
             }
         }
         Ok(reasons)
     }
 
-    fn judge(&mut self, relid: u32, relation: &str, dead: f64, live: f64) -> Option<String> {
-        let allowed = (live * self.dead?).max(BOTHER);
+    fn judge(&mut self, relid: u32, relation: &str, dead: f64, live: f64, least: f64) -> Option<String> {
+        let allowed = (live * self.dead?).max(BOTHER).max(least);
         let at = match self.limits.iter().position(|(known, _)| *known == relid) {
             Some(at) => at,
             None => {
@@ -90,11 +102,14 @@ mod tests {
     #[test]
     fn dead_rows_hold_once_they_are_many_and_a_large_share() {
         let mut vacuum = Vacuum::new(&BackfillPolicy::new().max_dead(0.5), vec![1]);
-        let mut held = |dead: f64, live: f64| vacuum.judge(1, "t", dead, live).is_some();
-        assert!(!held(900_000.0, 100.0), "few");
-        assert!(!held(4_000_000.0, 10_000_000.0), "a small share");
-        assert!(held(5_100_000.0, 10_000_000.0));
-        assert!(held(2_600_000.0, 10_000_000.0), "not yet half of it");
-        assert!(!held(2_500_000.0, 10_000_000.0));
+        let held = |vacuum: &mut Vacuum, dead: f64, live: f64| vacuum.judge(1, "t", dead, live, 0.0).is_some();
+        assert!(!held(&mut vacuum, 900_000.0, 100.0), "few");
+        assert!(!held(&mut vacuum, 4_000_000.0, 10_000_000.0), "a small share");
+        assert!(held(&mut vacuum, 5_100_000.0, 10_000_000.0));
+        assert!(held(&mut vacuum, 2_600_000.0, 10_000_000.0), "not yet half of it");
+        assert!(!held(&mut vacuum, 2_500_000.0, 10_000_000.0));
+        let late = 2.5 * 8_000_000.0;
+        assert!(vacuum.judge(2, "u", 8_500_000.0, 10_000_000.0, late).is_none(), "autovacuum has just begun");
+        assert!(vacuum.judge(2, "u", 20_500_000.0, 10_000_000.0, late).is_some());
     }
 }

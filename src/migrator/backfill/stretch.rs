@@ -1,0 +1,115 @@
+//! A stretch: the pages between two places of the cursor, filled by thirds.
+//!
+//! An UPDATE writes a new version of each row, on another page where its own is full, and then each index gets an
+//! entry for it. A third of a page's rows, committed, leaves old versions behind that Postgres prunes when it comes to
+//! the page again: now the next third finds room there. Such a version (heap-only) costs no index entry, and the
+//! table grows by half as much.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::range::Range;
+
+/// Parts of a stretch, as predicates over `t`. Rows of the parts before are filled, which the batches' condition
+/// leaves out; the last part is all that is left. By a hash of their place, each page has a share of every part.
+const THIRDS: [&str; 3] =
+    [" AND pg_catalog.hashtid(t.ctid) & 255 < 85", " AND pg_catalog.hashtid(t.ctid) & 255 < 170", ""];
+
+const LAST: usize = THIRDS.len() - 1;
+
+/// By so many rows one can tell whether they stay on their pages.
+const ENOUGH: u64 = 200;
+
+/// A stretch of fewer rows is not divided.
+const WORTH_DIVIDING: i64 = 1_000;
+
+/// After a stretch that found no room on its pages, so many go undivided.
+const UNDIVIDED: u32 = 20;
+
+/// A stretch under way. A batch is one third of it, or all.
+#[derive(Clone, Debug)]
+pub(super) struct Stretch {
+    pub(super) range: Range,
+    divided: bool,
+    third: usize,
+    wrote: i64,
+    /// Of those after the first third: how many, and how many on their own page.
+    later: (u64, u64),
+}
+
+impl Stretch {
+    pub(super) fn new(range: Range, divided: bool) -> Self {
+        let third = if divided { 0 } else { LAST };
+        Self { range, divided, third, wrote: 0, later: (0, 0) }
+    }
+
+    pub(super) fn is_divided(&self) -> bool {
+        self.divided
+    }
+
+    /// The rows of the next batch.
+    pub(super) fn predicate(&self) -> String {
+        format!("{}{}", self.range.predicate, THIRDS.get(self.third).unwrap_or(&""))
+    }
+
+    /// Whether the next batch is the last one of it.
+    pub(super) fn is_last(&self) -> bool {
+        self.third >= LAST
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.third > LAST
+    }
+
+    /// Rows that the batches so far have not written.
+    pub(super) fn left(&self) -> i64 {
+        (self.range.rows - self.wrote).max(0)
+    }
+
+    /// Rows that the next batch looks at if it writes so many: each row of the stretch counts once.
+    pub(super) fn looked_at(&self, wrote: u64) -> i64 {
+        let left = self.left();
+        if self.is_last() { left } else { i64::try_from(wrote).unwrap_or(i64::MAX).min(left) }
+    }
+
+    /// After a batch that wrote so many rows, and so many of them on their own page.
+    pub(super) fn wrote(&mut self, rows: u64, in_place: u64) {
+        if self.third > 0 {
+            self.later.0 += rows;
+            self.later.1 += in_place;
+        }
+        self.wrote += i64::try_from(rows).unwrap_or(0);
+        // Nothing to do in a third: most likely in all of it.
+        self.third = if rows == 0 { LAST.max(self.third + 1) } else { self.third + 1 };
+    }
+
+    /// Whether dividing it was worth it; `None` if there is nothing to tell by.
+    pub(super) fn paid(&self) -> Option<bool> {
+        let (rows, in_place) = self.later;
+        (self.divided && rows >= ENOUGH).then_some(in_place * 4 > rows)
+    }
+}
+
+/// Whether stretches are divided: while somebody's old snapshot keeps pages from being pruned, or where an index has
+/// the column that is written, it is of no use.
+#[derive(Debug, Default)]
+pub(super) struct Division {
+    undivided: AtomicU32,
+}
+
+impl Division {
+    /// The parts that the next stretch is divided into, if it would have so many rows a part.
+    pub(super) fn parts(&self, rows: i64) -> i64 {
+        let parts = i64::try_from(THIRDS.len()).unwrap_or(1);
+        if rows.saturating_mul(parts) < WORTH_DIVIDING {
+            return 1;
+        }
+        let left = self.undivided.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if left.is_ok() { 1 } else { parts }
+    }
+
+    pub(super) fn judge(&self, paid: Option<bool>) {
+        if paid == Some(false) {
+            self.undivided.store(UNDIVIDED, Ordering::Relaxed);
+        }
+    }
+}
