@@ -31,32 +31,57 @@ enum Sync {
     Every,
 }
 
-/// Seconds that writers need.
-async fn time(database: &Database, sync: Sync, set: &str) -> Result<f64> {
+/// How writers write.
+#[derive(Clone, Copy, Debug)]
+enum Statements {
+    /// A thousand rows each.
+    Large,
+    /// One row each, as an application's.
+    Single,
+}
+
+/// Seconds that writers need, once all rows are filled.
+async fn time(database: &Database, sync: Sync, set: &str, statements: Statements) -> Result<f64> {
     let client = database.connect().await?;
     tables::item(&client, Key::Bigint, Indexed::InOrder).await?;
-    // So that only the trigger differs: no index is to be kept.
+    // So that only the trigger differs: no index is to be kept, and rows lie alike.
     client.batch_execute("DROP INDEX item_indexed").await?;
     let migrator = Migrator::connect(database.config(), NoTls, &RETYPE);
+    let fill = "UPDATE item SET score_text = score::text";
     match sync {
-        Sync::None => drop(migrator.run_to("retype", "AddTarget").await?),
-        Sync::Ours => drop(migrator.run_to("retype", "InstallSync").await?),
+        Sync::None => {
+            migrator.run_to("retype", "AddTarget").await?;
+            client.batch_execute(fill).await?;
+        }
+        Sync::Ours => {
+            migrator.run_to("retype", "InstallSync").await?;
+            client.batch_execute(fill).await?;
+        }
         Sync::Every => {
             client.batch_execute("ALTER TABLE item ADD COLUMN score_text text").await?;
+            client.batch_execute(fill).await?;
             let trigger = TRIGGER.replace("NEW.\"copy\" = \"name\"", "NEW.\"score_text\" = \"score\"::text");
             client.batch_execute(&trigger).await?;
         }
     }
-    write(&client, set).await
+    client.batch_execute("VACUUM (FULL, FREEZE, ANALYZE) item").await?;
+    client.batch_execute("SELECT count(*), max(name) FROM item").await?;
+    client.batch_execute("CHECKPOINT").await?;
+    write(&client, set, statements).await
 }
 
-/// Every tenth row, in statements of a hundred rows each: much like an application's, but for the round trips.
-async fn write(client: &Client, set: &str) -> Result<f64> {
+/// In one transaction, so that no disk is waited for.
+async fn write(client: &Client, set: &str, statements: Statements) -> Result<f64> {
     let rows: i64 = client.query_one("SELECT max(id) FROM item", &[]).await?.get(0);
-    let update = client.prepare(&format!("UPDATE item SET {set} WHERE id > $1 AND id <= $1 + 1000")).await?;
-    client.batch_execute("CHECKPOINT; BEGIN").await?;
+    let (some, step) = match statements {
+        Statements::Large => (rows / 2, 1_000),
+        Statements::Single => (rows / 10, 1),
+    };
+    let update =
+        client.prepare(&format!("UPDATE item SET {set} WHERE id > $1 AND id <= $1 + {step}")).await?;
+    client.batch_execute("BEGIN").await?;
     let begun = Instant::now();
-    for first in (0..rows / 2).step_by(1_000) {
+    for first in (0..some).step_by(step) {
         client.execute(&update, &[&first]).await?;
     }
     let seconds = begun.elapsed().as_secs_f64();
@@ -65,12 +90,15 @@ async fn write(client: &Client, set: &str) -> Result<f64> {
 }
 
 pub(crate) async fn bench(bench: &Bench, server: &Server) -> Result {
+    use Statements::{Large, Single};
     let (synced, other) = ("score = score + 1", "at = at + interval '1 second'");
-    for (name, sync, set) in [
-        ("synced_update_cost", Sync::Ours, synced),
-        ("synced_update_cost_pgroll_form", Sync::Every, synced),
-        ("other_update_cost", Sync::Ours, other),
-        ("other_update_cost_pgroll_form", Sync::Every, other),
+    for (name, sync, set, statements) in [
+        ("synced_update_cost", Sync::Ours, synced, Large),
+        ("synced_update_cost_pgroll_form", Sync::Every, synced, Large),
+        ("other_update_cost", Sync::Ours, other, Single),
+        ("other_update_cost_pgroll_form", Sync::Every, other, Single),
+        ("other_update_cost_in_bulk", Sync::Ours, other, Large),
+        ("other_update_cost_in_bulk_pgroll_form", Sync::Every, other, Large),
     ] {
         if !bench.wants(name) {
             continue;
@@ -80,8 +108,8 @@ pub(crate) async fn bench(bench: &Bench, server: &Server) -> Result {
         bench
             .ratio(
                 name,
-                async || time(&database, sync, set).await,
-                async || time(&database, Sync::None, set).await,
+                async || time(&database, sync, set, statements).await,
+                async || time(&database, Sync::None, set, statements).await,
             )
             .await?;
         database.drop().await?;

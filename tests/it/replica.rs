@@ -246,3 +246,51 @@ async fn a_killed_process_takes_its_replica_with_it() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// The primary dies in the midst of a backfill. Its replica answers, but takes no writes until it is promoted.
+#[tokio::test]
+async fn a_backfill_goes_on_at_the_server_that_takes_over() {
+    let server = server().await;
+    let (database, client) = with_rows(&server, 3_000).await;
+    let pid: String = one(&client, "SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)").await;
+    let replica = server.replica().await.expect("a replica");
+    replica.catch_up().await.expect("a replica that replays");
+    let mut both = tokio_postgres::Config::new();
+    both.user(database.config().get_user().expect("a user")).dbname(database.name());
+    for config in [database.config(), replica.config(&database)] {
+        both.host("127.0.0.1").port(config.get_ports()[0]);
+    }
+    let (tell, mut batches) = unbounded_channel();
+    let policy = BackfillPolicy::unthrottled().fixed(50).pause(Duration::from_millis(20));
+    let migrator = Migrator::connect(both, tokio_postgres::NoTls, &TOKEN).backfill(policy).observe(
+        move |event: &Event<'_>| {
+            if let Event::BatchDone { done, .. } = event {
+                let _ = tell.send(*done);
+            }
+        },
+    );
+    let running = tokio::spawn(async move { migrator.run().await });
+    let done = async |batches: &mut UnboundedReceiver<u64>| {
+        tokio::time::timeout(PATIENCE, batches.recv()).await.expect("a batch in time").expect("a migrator")
+    };
+    while done(&mut batches).await < 500 {}
+    replica.catch_up().await.expect("a replica that replays");
+    signal("KILL", pid.parse().expect("a process"));
+    let reader = replica.connect(&database).await.expect("a connection");
+    // The driver has come to the standby, and does not take it for the primary.
+    let seen = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%pg_is_in_recovery() AS standby%' AND pid <> pg_backend_pid())";
+    let begun = Instant::now();
+    while !one::<bool>(&reader, seen).await {
+        assert!(begun.elapsed() < PATIENCE, "nobody has come");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(one::<bool>(&reader, "SELECT pg_promote()").await);
+    let report = running.await.expect("no panic").unwrap_or_else(|error| panic!("{error}"));
+    assert!(report.is_complete(), "{report}");
+    assert_eq!(rows(&reader).await.0, 3_000);
+    let mut after = Vec::new();
+    while let Some(done) = batches.recv().await {
+        after.push(done);
+    }
+    assert!(after.iter().all(|done| *done > 500), "it began again: {after:?}");
+}

@@ -52,7 +52,8 @@ impl<'j, 'a> AsideForNow<'j, 'a> {
                 }
             }
             _ if most == 0 => String::new(),
-            _ => " It cannot be set aside: there is no key to find it by again, or it would be lost.".to_owned(),
+            _ => " It cannot be set aside: there is no key to find it by again, or it would be lost."
+                .to_owned(),
         };
         Err(Error::new(
             Kind::Backfill,
@@ -114,7 +115,11 @@ impl Worker<'_> {
                 ..part.clone()
             };
             // The row that failed may have moved, and left the place to another one.
-            let again = if job.filling.is_none() { self.once_more(job, leaf, &range.predicate).await? } else { Some(error) };
+            let again = if job.filling.is_none() {
+                self.once_more(job, leaf, &range.predicate).await?
+            } else {
+                Some(error)
+            };
             let mut aside = AsideForNow::new(job);
             if let Some(error) = again {
                 let (key, row) = named.transpose()?.unwrap_or_else(|| ("unknown".to_owned(), None));

@@ -103,7 +103,8 @@ impl Division {
         if rows.saturating_mul(parts) < WORTH_DIVIDING {
             return 1;
         }
-        let left = self.undivided.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        let left =
+            self.undivided.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         if left.is_ok() { 1 } else { parts }
     }
 

@@ -229,7 +229,7 @@ impl Worker<'_> {
 
     /// Says in the ledger why the rest before the next batch is longer; that batch takes it back.
     async fn note_crowd(&self, job: &Job<'_>, crowd: i64) -> Result<()> {
-        let reason = format!("{crowd} clients waited for the last batch");
+        let reason = format!("clients waited for the last batch ({crowd} were seen)");
         self.ledger.set_reason(&self.session, job.at, job.id, Some(&reason)).await
     }
 

@@ -102,7 +102,8 @@ mod tests {
     #[test]
     fn dead_rows_hold_once_they_are_many_and_a_large_share() {
         let mut vacuum = Vacuum::new(&BackfillPolicy::new().max_dead(0.5), vec![1]);
-        let held = |vacuum: &mut Vacuum, dead: f64, live: f64| vacuum.judge(1, "t", dead, live, 0.0).is_some();
+        let held =
+            |vacuum: &mut Vacuum, dead: f64, live: f64| vacuum.judge(1, "t", dead, live, 0.0).is_some();
         assert!(!held(&mut vacuum, 900_000.0, 100.0), "few");
         assert!(!held(&mut vacuum, 4_000_000.0, 10_000_000.0), "a small share");
         assert!(held(&mut vacuum, 5_100_000.0, 10_000_000.0));

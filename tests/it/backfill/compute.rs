@@ -312,3 +312,57 @@ async fn a_slow_function_keeps_batches_small() {
     assert!(batches.iter().filter(|batch| batch.rows > 0).all(|batch| batch.next <= 700), "{batches:?}");
     assert_eq!(one::<i64>(&client, "SELECT count(*) FROM t WHERE b = upper(a)").await, 4_000);
 }
+
+/// Rows that come to lie behind the walk all at once, without being written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_rewritten_meanwhile() {
+    let (database, client) = tables(&[
+        "CREATE TABLE t (id int PRIMARY KEY, a text, pad text) WITH (autovacuum_enabled = off)",
+        "INSERT INTO t SELECT i, 'row ' || i, repeat('p', 1000) FROM generate_series(1, 140) i",
+        "DELETE FROM t WHERE id <= 70",
+    ])
+    .await;
+    let migrator = migrator(&database, &TEXT, fixed(7)).compute("text", |row: Row| {
+        let value = (row.get::<_, i32>("id") % 10 > 0).then(|| upper(&row));
+        async move { Ok::<_, Infallible>(value) }
+    });
+    let (migrator, mut ears) = stepwise(migrator);
+    let running = filling(migrator);
+    ears.batch().await;
+    run(&client, "VACUUM FULL t").await;
+    ears.run();
+    filled(running).await;
+    let wrong = "SELECT count(*) FROM t WHERE b IS DISTINCT FROM CASE WHEN id % 10 > 0 THEN upper(a) END";
+    assert_eq!(one::<i64>(&client, wrong).await, 0);
+}
+
+/// Rows that rightly have no value, and that clients write all the time, are no rows that are wrong.
+async fn rows_without_a_value_that_are_written(key: &str) {
+    let (database, client) = tables(&[
+        &format!("CREATE TABLE t (id int {key}, a text, n int) WITH (autovacuum_enabled = off)"),
+        "INSERT INTO t SELECT i, 'row ' || i, 0 FROM generate_series(1, 3000) i",
+    ])
+    .await;
+    let migrator = migrator(&database, &TEXT, fixed(300).passes(1)).compute("text", |row: Row| {
+        let value = (row.get::<_, i32>("id") % 2 > 0).then(|| upper(&row));
+        async move { Ok::<_, Infallible>(value) }
+    });
+    let (migrator, mut ears) = stepwise(migrator);
+    let running = filling(migrator);
+    ears.batch().await;
+    run(&client, "UPDATE t SET n = n + 1").await;
+    ears.run();
+    filled(running).await;
+    let wrong = "SELECT count(*) FROM t WHERE b IS DISTINCT FROM CASE WHEN id % 2 > 0 THEN upper(a) END";
+    assert_eq!(one::<i64>(&client, wrong).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_rows_without_a_value_that_are_written() {
+    rows_without_a_value_that_are_written("PRIMARY KEY").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_without_a_key_or_a_value_that_are_written() {
+    rows_without_a_value_that_are_written("").await;
+}

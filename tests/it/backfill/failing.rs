@@ -313,3 +313,44 @@ async fn a_rollback_keeps_what_could_not_be_carried_over() {
     assert_eq!(one::<Option<String>>(&client, "SELECT a FROM t WHERE id = 30").await.as_deref(), Some("x30"));
     assert_eq!(one::<i64>(&client, "SELECT count(*) FROM t JOIN before USING (id, a)").await, 99);
 }
+
+/// What a batch failed on may be gone by the time that its row is named.
+#[tokio::test]
+async fn one_that_does_not_fail_again_is_filled() {
+    let (database, client) = tables(ROWS).await;
+    for sql in [
+        "CREATE SEQUENCE tries",
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+           IF nextval('tries') <= 6 THEN RAISE 'not now'; END IF; RETURN NEW; END$$",
+        "CREATE TRIGGER refuse BEFORE UPDATE ON t FOR EACH ROW WHEN (current_setting('phasewise.backfill', true) <> '')
+         EXECUTE FUNCTION refuse()",
+    ] {
+        run(&client, sql).await;
+    }
+    // Of 16, 8, 4, 2 and of one; the sixth time it is asked for by its name, and set aside.
+    let migrator = migrator(&database, &PARSE, fixed(16).on_failing_row(OnFailingRow::SetAside(5)));
+    fill(&migrator).await.expect("filled");
+    assert_eq!(keys_aside(&migrator).await, ["id = 1"]);
+    assert_eq!(unfilled(&client).await, "1");
+    run(&client, "ALTER SEQUENCE tries RESTART 2").await;
+    run(&client, "UPDATE t SET b = NULL").await;
+    migrator.rollback("parse", To::Start).await.expect("a rollback");
+    run(&client, "ALTER SEQUENCE tries RESTART 2").await;
+    fill(&migrator).await.expect("filled");
+    assert_eq!(keys_aside(&migrator).await, [""; 0]);
+    assert_eq!(unfilled(&client).await, "");
+}
+
+/// However many workers meet one at the same time.
+#[tokio::test]
+async fn workers_together_set_aside_no_more_than_the_policy_says() {
+    let (database, client) = tables(&[
+        "CREATE TABLE t (id int PRIMARY KEY, a text, pad text) WITH (autovacuum_enabled = off)",
+        "INSERT INTO t SELECT i, CASE WHEN i % 700 = 1 THEN 'x' ELSE i::text END, repeat('x', 300) FROM generate_series(1, 6000) i",
+    ])
+    .await;
+    let policy = fixed(20).workers(4).on_failing_row(OnFailingRow::SetAside(2));
+    let error = fill(&migrator(&database, &PARSE, policy)).await.expect_err("more rows fail");
+    assert!(error.to_string().contains(" 2 rows are set aside already."), "{error}");
+    assert_eq!(one::<i64>(&client, "SELECT count(*) FROM phasewise.set_aside").await, 2);
+}

@@ -121,3 +121,61 @@ async fn a_deadlock_is_never_the_clients() {
     assert_eq!(one::<i64>(&client, "SELECT count(*) FROM t WHERE a < 0").await, 2);
     assert_filled(&client).await;
 }
+
+/// Together they take longer than the stall budget: they are come back to a few at a time.
+#[tokio::test]
+async fn many_slow_rows_that_were_locked() {
+    static SLOW: Migrations =
+        migrations![Migration::new("slow", AddColumn::new("t", "b", "int").volatile_default("slow()"))];
+    let (database, client) = tables(ROWS).await;
+    run(
+        &client,
+        "CREATE FUNCTION slow() RETURNS int LANGUAGE plpgsql VOLATILE AS 'BEGIN PERFORM pg_sleep(0.002); RETURN 1; END'",
+    )
+    .await;
+    let policy = BackfillPolicy::unthrottled().between(1, 200).batch(200);
+    let migrator = migrator(&database, &SLOW, policy).stall_budget(Duration::from_millis(200));
+    migrator.run_to("slow", "SetDefault").await.expect("the column is there");
+    let holder = database.connect().await.expect("a connection");
+    run(&holder, "BEGIN; SELECT FROM t WHERE id > 5 FOR UPDATE").await;
+    let (migrator, ears) = ears(migrator);
+    let running = filling(migrator);
+    until(&client, "SELECT count(b) = 5 AND bool_and(ended) FROM t, phasewise.backfills").await;
+    run(&holder, "COMMIT").await;
+    filled(running).await;
+    assert_eq!(one::<i64>(&client, "SELECT count(b) FROM t").await, 200);
+    let mended: Vec<u64> = ears
+        .rest()
+        .await
+        .into_iter()
+        .filter_map(|heard| match heard {
+            Heard::Mended(rows) => Some(rows),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(mended.iter().sum::<u64>(), 195, "{mended:?}");
+    assert!(mended.len() > 1, "{mended:?}");
+}
+
+/// A pause counts for them as for any batch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_were_locked_wait_while_it_is_paused() {
+    let (database, client, holder) = held("SELECT FROM t WHERE id IN (30, 90) FOR UPDATE").await;
+    let (watched, mut ears) = stepwise(migrator(&database, &FILL, fixed(100)));
+    let other = migrator(&database, &FILL, fixed(100));
+    let running = filling(watched);
+    let mut batch = ears.batch().await;
+    while batch.done < 200 {
+        ears.go();
+        batch = ears.batch().await;
+    }
+    other.pause("fill").await.expect("paused");
+    run(&holder, "COMMIT").await;
+    ears.run();
+    let heard = ears.until(|heard| matches!(heard, Heard::Throttled(_))).await;
+    assert!(!heard.iter().any(|heard| matches!(heard, Heard::Mended(_))), "{heard:?}");
+    assert_eq!(one::<i64>(&client, "SELECT count(b) FROM t").await, 198);
+    other.resume("fill").await.expect("resumed");
+    filled(running).await;
+    assert_filled(&client).await;
+}

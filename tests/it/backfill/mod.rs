@@ -9,6 +9,7 @@ mod killed;
 mod locked;
 mod order;
 mod pace;
+mod stretches;
 mod throttles;
 mod workers;
 

@@ -233,6 +233,74 @@ async fn clients_that_wait_behind_a_batch() {
     let Heard::ClientsWaited { clients, rest } = ears.next().await else { panic!("nobody was seen to wait") };
     assert_eq!(clients, 1);
     assert!(rest >= batch.took * 2, "{rest:?} after {batch:?}");
+    until(
+        &client,
+        "SELECT EXISTS (SELECT FROM phasewise.backfills WHERE reason = 'clients waited for the last batch (1 were seen)')",
+    )
+    .await;
+    filled(running).await;
+    assert_filled(&client).await;
+}
+
+/// Says one thing after the other.
+struct Moody(Mutex<Vec<Option<&'static str>>>);
+
+#[async_trait::async_trait]
+impl phasewise::Throttle for Moody {
+    async fn hold(&self, _: &Client) -> Result<Option<String>, Error> {
+        Ok(self.0.lock().expect("not poisoned").pop().flatten().map(str::to_owned))
+    }
+}
+
+#[tokio::test]
+async fn another_reason_is_said_too_and_another_figure_is_not() {
+    let (database, client) = tables(ROWS).await;
+    let moods = [None, Some("it rains"), Some("12.5 degrees"), Some("11 degrees")];
+    let watched = migrator(&database, &FILL, fixed(500)).throttle(Moody(Mutex::new(moods.to_vec())));
+    let (watched, mut ears) = ears(watched);
+    let running = filling(watched);
+    let heard = ears.until(|heard| *heard == Heard::Resumed).await;
+    let said = |reason: &str| Heard::Throttled(reason.to_owned());
+    assert_eq!(heard, [said("11 degrees"), said("it rains"), Heard::Resumed]);
+    filled(running).await;
+    assert_filled(&client).await;
+}
+
+/// Never answers.
+struct Silent;
+
+#[async_trait::async_trait]
+impl phasewise::Throttle for Silent {
+    async fn hold(&self, _: &Client) -> Result<Option<String>, Error> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_throttle_without_an_answer_holds() {
+    let (database, client) = tables(ROWS).await;
+    let (watched, mut ears) = ears(migrator(&database, &FILL, fixed(500)).throttle(Silent));
+    let running = filling(watched);
+    throttled(&mut ears, &client, &["a throttle gave no answer within 10 s"]).await;
+    running.abort();
+    assert!(running.await.expect_err("dropped").is_cancelled());
+}
+
+/// It is not said to go on where it only waits for somebody else.
+#[tokio::test]
+async fn a_pause_while_it_is_held() {
+    let (database, client) = tables(ROWS).await;
+    let moods = vec![Some("it rains"); 4];
+    let watched = migrator(&database, &FILL, fixed(500)).throttle(Moody(Mutex::new(moods)));
+    let (watched, mut ears) = ears(watched);
+    let other = migrator(&database, &FILL, fixed(500));
+    let running = filling(watched);
+    assert_eq!(ears.next().await, Heard::Throttled("it rains".to_owned()));
+    other.pause("fill").await.expect("paused");
+    assert_eq!(ears.next().await, Heard::Throttled("it is paused; `resume` lets it go on".to_owned()));
+    other.resume("fill").await.expect("resumed");
+    // The other reason may be there still.
+    ears.until(|heard| *heard == Heard::Resumed).await;
     filled(running).await;
     assert_filled(&client).await;
 }
