@@ -30,8 +30,8 @@ async fn main() -> Result {
     if bench.is_listing() {
         return Ok(());
     }
-    // Durable, as servers are: a batch's commit must not be cheaper than it is. Vacuums and checkpoints happen when
-    // we say so, on both sides alike.
+    // With a disk, as servers are; batches, ours and others', commit without waiting for it. Vacuums and checkpoints
+    // happen when we say so, on both sides alike.
     let server = Server::builder()
         .setting("fsync", "on")
         .setting("full_page_writes", "on")

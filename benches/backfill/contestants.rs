@@ -103,6 +103,8 @@ pub(crate) const TRIGGER: &str = r#"
 
 /// Batch after batch, each from the key on that the last one ended with.
 async fn by_keys(client: &Client, key: Key, batch: impl Fn(&str) -> String) -> Result<f64> {
+    // As ours do it.
+    client.batch_execute("SET synchronous_commit = off").await?;
     let begun = Instant::now();
     let mut last: Option<String> = client.query_one(&batch(""), &[]).await?.get("last");
     let next = client.prepare(&batch(&format!("WHERE id > $1::text::{}", key.sql()))).await?;

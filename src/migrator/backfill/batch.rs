@@ -147,7 +147,8 @@ impl Worker<'_> {
         slot: &mut Option<Stretch>,
     ) -> Result<Attempt> {
         let batches = job.batches();
-        let divided = !way.exact && !leaf.by_key && matches!(batches.work, Work::Update { .. });
+        // A join would be made three times.
+        let divided = !way.exact && !leaf.by_key && matches!(batches.work, Work::Update { from: None, .. });
         let parts = if divided && slot.is_none() { job.division.parts(way.size) } else { 1 };
         let rows = way.size.saturating_mul(parts);
         let end = match slot {

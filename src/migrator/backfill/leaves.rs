@@ -4,6 +4,7 @@ use tokio_postgres::types::Type;
 
 use super::job::table_sql;
 use crate::error::{Error, Kind, Result};
+use crate::ident::quote;
 use crate::migrator::connect::{Sql as _, get, text};
 use crate::migrator::policy::Order;
 use crate::migrator::session::Session;
@@ -112,14 +113,34 @@ pub(super) fn files(leaves: &[Leaf]) -> Vec<Option<u32>> {
 pub(super) async fn key_columns(session: &Session, batches: &Batches) -> Result<Vec<KeyColumn>> {
     let rows = session
         .ask(
-            "SELECT a.attname::text AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS data_type
+            "SELECT a.attname::text AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS data_type,
+                    (SELECT bool_and(pg_catalog.pg_operator_is_visible(p.amopopr))
+                       FROM pg_catalog.pg_opclass o JOIN pg_catalog.pg_am m ON m.oid = o.opcmethod AND m.amname = 'btree'
+                       JOIN pg_catalog.pg_amop p ON p.amopfamily = o.opcfamily
+                        AND p.amoplefttype = o.opcintype AND p.amoprighttype = o.opcintype
+                      WHERE o.opcintype = a.atttypid AND o.opcdefault) IS NOT FALSE AS comparable
                FROM unnest($2::text[]) WITH ORDINALITY AS k (name, nth)
                JOIN pg_catalog.pg_attribute a ON a.attrelid = to_regclass($1) AND a.attname = k.name
               ORDER BY k.nth",
             &[text(&table_sql(batches)), (&batches.keys, Type::TEXT_ARRAY)],
         )
         .await?;
-    rows.iter()
-        .map(|row| Ok(KeyColumn { name: get(row, "name")?, data_type: get(row, "data_type")? }))
-        .collect()
+    let mut columns = Vec::new();
+    for row in &rows {
+        let column = KeyColumn { name: get(row, "name")?, data_type: get(row, "data_type")? };
+        // Without its own operators in reach the values would be compared as those of another type.
+        if !get::<bool>(row, "comparable")? {
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!(
+                    "{} cannot be walked by its key: the operators of {}, the type of {}, are in a schema that the migrator does not look into. Use Order::Physical, or give it that schema with .schema(…)",
+                    table_sql(batches),
+                    column.data_type,
+                    quote(&column.name)
+                ),
+            ));
+        }
+        columns.push(column);
+    }
+    Ok(columns)
 }

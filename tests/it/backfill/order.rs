@@ -122,6 +122,28 @@ async fn by_a_descending_index() {
     .await;
 }
 
+/// Compared as texts they would come in another order than their index has.
+#[tokio::test]
+async fn a_key_whose_operators_are_out_of_reach_is_refused() {
+    let (database, client) = tables(&[
+        "CREATE SCHEMA ext",
+        "CREATE EXTENSION citext SCHEMA ext",
+        "CREATE TABLE t (id ext.citext PRIMARY KEY, a int)",
+        "INSERT INTO t SELECT CASE WHEN i % 2 = 0 THEN 'a' ELSE 'B' END || i, i FROM generate_series(1, 100) i",
+    ])
+    .await;
+    let by_key = migrator(&database, &FILL, fixed(7).order(Order::Key));
+    let error = fill(&by_key).await.expect_err("operators that are not to be seen");
+    assert_eq!(error.kind(), Kind::Unsupported);
+    let said = error.to_string();
+    assert!(
+        said.contains("the operators of ext.citext, the type of \"id\"") && said.contains("Order::Physical"),
+        "{said}"
+    );
+    assert_eq!(fill(&migrator(&database, &FILL, fixed(7))).await.expect("filled").migrations[0].rows, 100);
+    assert_filled(&client).await;
+}
+
 #[tokio::test]
 async fn no_key_to_walk_by_is_said() {
     let (database, client) = tables(&[
