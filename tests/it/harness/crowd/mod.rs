@@ -1,0 +1,227 @@
+//! Releases of an application that read and write beside a migration, and a model that knows what they must read.
+//!
+//! Each row is written by whatever release comes next, over a connection of its own; rows are many fewer than writers
+//! would like. A row's model is locked while a statement about it is under way, so that what it must read is known to
+//! the letter; across rows, and beside the migrator, everything runs at once.
+
+mod client;
+mod speaker;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::sync::{Mutex, Notify, RwLock};
+use tokio::task::JoinSet;
+
+use phasewise::testing::Database;
+use phasewise::{Kind, To, Window};
+
+use self::speaker::Speaker;
+use super::{Case, Stage, one, run};
+
+/// What a write does to the value that readers are asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Leaves {
+    /// It is the value that was written.
+    Written,
+    /// What it was.
+    Untouched,
+    /// This.
+    Value(&'static str),
+}
+
+/// One release's statements: `$1` is the row's number, `$2` the value, both as text.
+#[derive(Clone, Debug)]
+pub(crate) struct Release {
+    pub(crate) insert: (String, Leaves),
+    pub(crate) update: (String, Leaves),
+    /// Writes another column of the row.
+    pub(crate) touch: String,
+    /// Gives the value, as text; empty where this release does not read it.
+    pub(crate) read: String,
+    /// Empty where this release deletes nothing.
+    pub(crate) delete: String,
+}
+
+/// A case under fire.
+pub(crate) struct Fire {
+    pub(crate) case: &'static Case,
+    pub(crate) setup: Vec<String>,
+    pub(crate) releases: Vec<Release>,
+    /// The value number `n`, as that release writes it.
+    pub(crate) value: fn(u16, u64) -> String,
+    /// What that release reads where this was written; null where it has no such value.
+    pub(crate) sees: Box<dyn Fn(u16, &str) -> Option<String> + Send + Sync>,
+    /// What is left of a value when the change is rolled back to its start, and what it brought is dropped.
+    pub(crate) forgets: fn(&str) -> Option<String>,
+    /// The columns of a key, by which rows of numbers beyond the model's are written without any order among the
+    /// writers: nothing must fail, and the columns must agree all the same.
+    pub(crate) storm: Option<String>,
+    /// Queries that count wrong rows, and the phases in which there must be none.
+    pub(crate) wrong: Vec<(String, &'static [&'static str])>,
+    /// Whether nobody writes a row until all phases were entered once.
+    pub(crate) barren: bool,
+    /// Whether there is no way back out of the last phase.
+    pub(crate) irreversible: bool,
+}
+
+const ROWS: usize = 6;
+const CLIENTS: u64 = 5;
+/// Statements that every release must have made before a phase is left.
+const ENOUGH: u64 = 15;
+
+/// What a row was last given: `None` where there is no row, null where no release has the value any more.
+type Model = Option<Option<String>>;
+
+struct Shared {
+    fire: Fire,
+    /// The releases that are live: read-locked by every statement, so that none outlives its window.
+    live: RwLock<Window>,
+    rows: Vec<Mutex<Model>>,
+    /// Statements by release, since the window opened.
+    counts: Vec<AtomicU64>,
+    moved: Notify,
+    wrong: std::sync::Mutex<Vec<String>>,
+    /// Whether rows may come.
+    fertile: AtomicBool,
+    over: AtomicBool,
+}
+
+struct Crowd {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+}
+
+impl Crowd {
+    async fn gather(database: &Database, fire: Fire) -> Self {
+        let shared = Arc::new(Shared {
+            live: RwLock::new(Window::new(0, 0)),
+            rows: (0..ROWS).map(|_| Mutex::new(None)).collect(),
+            counts: fire.releases.iter().map(|_| AtomicU64::new(0)).collect(),
+            moved: Notify::new(),
+            wrong: std::sync::Mutex::default(),
+            fertile: AtomicBool::new(!fire.barren),
+            over: AtomicBool::new(false),
+            fire,
+        });
+        let mut tasks = JoinSet::new();
+        for number in 0..CLIENTS {
+            let speaker = Speaker::new(database.connect().await.expect("a connection"), number);
+            let shared = Arc::clone(&shared);
+            tasks.spawn(async move { shared.client(speaker, number).await });
+        }
+        Self { shared, tasks }
+    }
+
+    /// These releases from now on; returns when no other has a statement under way.
+    async fn live(&self, window: Window) {
+        *self.shared.live.write().await = window;
+        for count in &self.shared.counts {
+            count.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Waits until each live release has made a number of statements.
+    async fn work(&self) {
+        let window = *self.shared.live.read().await;
+        loop {
+            let moved = self.shared.moved.notified();
+            self.check();
+            let all = (window.lo..=window.hi)
+                .all(|release| self.shared.counts[usize::from(release)].load(Ordering::SeqCst) >= ENOUGH);
+            if all {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    /// What the change brought is dropped.
+    async fn forget(&self) {
+        for row in &self.shared.rows {
+            if let Some(value) = &mut *row.lock().await {
+                *value = value.as_deref().and_then(self.shared.fire.forgets);
+            }
+        }
+    }
+
+    fn check(&self) {
+        let wrong = self.shared.wrong.lock().expect("not poisoned");
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    async fn leave(mut self) {
+        self.shared.over.store(true, Ordering::SeqCst);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.expect("a client that did not panic");
+        }
+        self.check();
+    }
+}
+
+/// Forward through all phases, back to the start and forward again, under fire all the way.
+pub(crate) async fn hold(fire: Fire) {
+    let case = fire.case;
+    let stage = Stage::set(case).await;
+    for sql in &fire.setup {
+        run(&stage.client, sql).await;
+    }
+    let last = case.phases().len();
+    let turn = if fire.irreversible { last - 1 } else { last };
+    let crowd = Crowd::gather(&stage.database, fire).await;
+    crowd.live(Window::new(0, 0)).await;
+    crowd.work().await;
+    for number in 1..=turn {
+        step(&stage, &crowd, number, true).await;
+    }
+    crowd.shared.fertile.store(true, Ordering::SeqCst);
+    crowd.work().await;
+    for number in (0..turn).rev() {
+        step(&stage, &crowd, number, false).await;
+    }
+    for number in 1..=last {
+        step(&stage, &crowd, number, true).await;
+    }
+    if crowd.shared.fire.irreversible {
+        let refused = stage.migrator().rollback(case.name(), To::Previous).await.expect_err("no way back");
+        assert_eq!(refused.kind(), Kind::Irreversible, "{refused}");
+        crowd.live(case.phases()[last - 1].window).await;
+        crowd.work().await;
+    }
+    crowd.leave().await;
+}
+
+async fn step(stage: &Stage, crowd: &Crowd, number: usize, forward: bool) {
+    let phases = stage.case.phases();
+    let window = |number: usize| number.checked_sub(1).map_or(Window::new(0, 0), |at| phases[at].window);
+    let from = if forward { number - 1 } else { number + 1 };
+    // While it moves, only releases that both phases allow.
+    crowd.live(window(from).overlap(window(number)).expect("neighbours share a release")).await;
+    crowd.work().await;
+    if forward {
+        stage.forward(number).await;
+    } else {
+        stage.migrator().rollback(stage.case.name(), To::Previous).await.expect("a rollback");
+    }
+    if number == 0 {
+        crowd.forget().await;
+    }
+    crowd.live(window(number)).await;
+    crowd.work().await;
+    let Some(at) = number.checked_sub(1) else { return };
+    for (query, kept) in &crowd.shared.fire.wrong {
+        if kept.contains(&phases[at].name) {
+            assert_eq!(one::<i64>(&stage.client, query).await, 0, "{query} in {}", phases[at].name);
+        }
+    }
+}
+
+impl fmt::Debug for Fire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fire")
+            .field("case", self.case)
+            .field("releases", &self.releases)
+            .finish_non_exhaustive()
+    }
+}
