@@ -236,7 +236,7 @@ pub(super) const fn normalised() -> Ground {
             "INSERT INTO {t} (id, {a}) SELECT i, untidied({first}) FROM generate_series(100, 160) i",
             "CREATE FUNCTION tidied(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT lower($1)'",
             "CREATE FUNCTION tidied(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT abs($1)'",
-            "CREATE FUNCTION tidy() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN IF to_jsonb(NEW) ? '{a}' THEN NEW.{a} := tidied(NEW.{a}); END IF; RETURN NEW; END$$",
+            "CREATE FUNCTION tidy() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN IF to_jsonb(NEW) ? 'a' THEN NEW.a := tidied(NEW.a); END IF; RETURN NEW; END$$",
             "CREATE TRIGGER tidy BEFORE INSERT OR UPDATE ON {t} FOR EACH ROW EXECUTE FUNCTION tidy()",
         ],
         // It never sees what the new release writes to the new column alone, which therefore tidies by itself.

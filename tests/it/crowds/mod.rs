@@ -92,7 +92,7 @@ fn fire(case: &'static Case, ground: &Ground, script: &Script) -> Fire {
             ("{key}", ground.key.to_owned()),
             ("{values}", ground.values.to_owned()),
             ("{first}", contents.first.to_owned()),
-            ("{check}", contents.check.to_owned()),
+            ("{check}", script.check.unwrap_or(contents.check).to_owned()),
             ("{declared}", script.declared.to_owned()),
             ("{type}", script.old.to_owned()),
             ("{new_type}", script.new.to_owned()),

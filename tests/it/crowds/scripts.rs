@@ -21,6 +21,8 @@ pub(super) struct Script {
     pub(super) declared: &'static str,
     pub(super) old: &'static str,
     pub(super) new: &'static str,
+    /// A check on `{a}`, where the one of what the table holds does not survive the change.
+    pub(super) check: Option<&'static str>,
     /// Whether `{a}` holds numbers.
     pub(super) numbers: bool,
     /// The value number `n` as that release writes it, where it is not what the table holds anyway.
@@ -70,6 +72,7 @@ const PLAIN: Script = Script {
     declared: "text NOT NULL",
     old: "text",
     new: "text",
+    check: None,
     numbers: false,
     value: None,
     sees: |_, value| Some(value.to_owned()),
@@ -121,6 +124,7 @@ pub(super) const PARSED: Script = Script {
     releases: &[OLD, NEW],
     declared: "text",
     new: "int",
+    check: Some("pg_column_size({a}) < 100"),
     value: Some(|release, n| match (release, n % 2) {
         (0, 1) => format!("v{n}"),
         _ => (n % 1_000_000).to_string(),

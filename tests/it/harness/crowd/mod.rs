@@ -10,12 +10,12 @@ mod speaker;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify, RwLock};
 use tokio::task::JoinSet;
 
-use phasewise::testing::Database;
-use phasewise::{Kind, To, Window};
+use phasewise::{BackfillPolicy, Kind, Migrator, To, Window};
 
 use self::speaker::Speaker;
 use super::{Case, Stage, one, run};
@@ -89,12 +89,13 @@ struct Shared {
 }
 
 struct Crowd {
+    migrator: Migrator,
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
 }
 
 impl Crowd {
-    async fn gather(database: &Database, fire: Fire) -> Self {
+    async fn gather(stage: &Stage, fire: Fire) -> Self {
         let shared = Arc::new(Shared {
             live: RwLock::new(Window::new(0, 0)),
             rows: (0..ROWS).map(|_| Mutex::new(None)).collect(),
@@ -107,11 +108,13 @@ impl Crowd {
         });
         let mut tasks = JoinSet::new();
         for number in 0..CLIENTS {
-            let speaker = Speaker::new(database.connect().await.expect("a connection"), number);
+            let speaker = Speaker::new(stage.database.connect().await.expect("a connection"), number);
             let shared = Arc::clone(&shared);
             tasks.spawn(async move { shared.client(speaker, number).await });
         }
-        Self { shared, tasks }
+        // Several batches, though not many: each is the same to the crowd.
+        let policy = BackfillPolicy::new().fixed(25).pause(Duration::ZERO);
+        Self { migrator: stage.migrator().backfill(policy), shared, tasks }
     }
 
     /// These releases from now on; returns when no other has a statement under way.
@@ -169,7 +172,7 @@ pub(crate) async fn hold(fire: Fire) {
     }
     let last = case.phases().len();
     let turn = if fire.irreversible { last - 1 } else { last };
-    let crowd = Crowd::gather(&stage.database, fire).await;
+    let crowd = Crowd::gather(&stage, fire).await;
     crowd.live(Window::new(0, 0)).await;
     crowd.work().await;
     for number in 1..=turn {
@@ -200,9 +203,9 @@ async fn step(stage: &Stage, crowd: &Crowd, number: usize, forward: bool) {
     crowd.live(window(from).overlap(window(number)).expect("neighbours share a release")).await;
     crowd.work().await;
     if forward {
-        stage.forward(number).await;
+        stage.enter(&crowd.migrator, number).await;
     } else {
-        stage.migrator().rollback(stage.case.name(), To::Previous).await.expect("a rollback");
+        crowd.migrator.rollback(stage.case.name(), To::Previous).await.expect("a rollback");
     }
     if number == 0 {
         crowd.forget().await;
