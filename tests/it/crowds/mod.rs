@@ -1,5 +1,5 @@
-//! Every release of every change beside its phases, on every kind of table: forward, back and forward again, with
-//! nothing failed or stale.
+//! Every release of every change beside its phases, on every kind of table: forward, back and on some kinds forward
+//! again, with nothing failed or stale.
 
 mod grounds;
 mod scripts;
@@ -123,6 +123,7 @@ fn fire(case: &'static Case, ground: &Ground, script: &Script) -> Fire {
         storm: ground.storm.then(|| ground.key.to_owned()),
         wrong: script.wrong.iter().map(|(wrong, phases)| (sql(&format!("{rows}{wrong}")), *phases)).collect(),
         barren: ground.barren,
+        again: ground.again,
         irreversible: script.archives && ground.keyless,
     }
 }

@@ -62,6 +62,8 @@ pub(crate) struct Fire {
     pub(crate) wrong: Vec<(String, &'static [&'static str])>,
     /// Whether nobody writes a row until all phases were entered once.
     pub(crate) barren: bool,
+    /// Whether it goes forward a second time, over what the way back left.
+    pub(crate) again: bool,
     /// Whether there is no way back out of the last phase.
     pub(crate) irreversible: bool,
 }
@@ -163,7 +165,7 @@ impl Crowd {
     }
 }
 
-/// Forward through all phases, back to the start and forward again, under fire all the way.
+/// Forward through all phases, back to the start and mostly forward again, under fire all the way.
 pub(crate) async fn hold(fire: Fire) {
     let case = fire.case;
     let stage = Stage::set(case).await;
@@ -183,8 +185,10 @@ pub(crate) async fn hold(fire: Fire) {
     for number in (0..turn).rev() {
         step(&stage, &crowd, number, false).await;
     }
-    for number in 1..=last {
-        step(&stage, &crowd, number, true).await;
+    if crowd.shared.fire.again || crowd.shared.fire.irreversible {
+        for number in 1..=last {
+            step(&stage, &crowd, number, true).await;
+        }
     }
     if crowd.shared.fire.irreversible {
         let refused = stage.migrator().rollback(case.name(), To::Previous).await.expect_err("no way back");
