@@ -103,6 +103,47 @@ async fn an_update_that_changes_neither_column_calls_no_function() {
 }
 
 #[tokio::test]
+async fn a_batch_whose_rows_no_other_trigger_changes_calls_no_function() {
+    static CASE: Case = case(NUMBERS, &LOSSY);
+    let stage = Stage::set(&CASE).await;
+    enter(&stage, "InstallSync").await;
+    let batch = "SET LOCAL phasewise.backfill = 'forward'; UPDATE t SET b = a";
+    assert_eq!(calls(&stage, batch).await, 0);
+    let same = "SELECT count(*) FROM t WHERE b = id";
+    assert_eq!(one::<i64>(&stage.client, same).await, 50);
+}
+
+#[tokio::test]
+async fn an_update_of_other_columns_fills_a_row_that_the_backfill_has_not_reached() {
+    static CASE: Case = case(NUMBERS, &LOSSY);
+    let stage = Stage::set(&CASE).await;
+    enter(&stage, "InstallSync").await;
+    run(&stage.client, "UPDATE t SET note = 'touched' WHERE id <= 10").await;
+    let filled = "SELECT count(*) FROM t WHERE b = a";
+    assert_eq!(one::<i64>(&stage.client, filled).await, 10);
+}
+
+#[tokio::test]
+async fn the_way_back_keeps_what_the_old_column_has_no_value_for() {
+    static CASE: Case = case(
+        &[
+            "CREATE TABLE t (id int PRIMARY KEY, a int, note text)",
+            "INSERT INTO t SELECT i, i FROM generate_series(1, 50) i",
+        ],
+        &LOSSY,
+    );
+    let stage = Stage::set(&CASE).await;
+    let client = &stage.client;
+    enter(&stage, "RemoveSync").await;
+    // The old column goes stale.
+    run(client, "UPDATE t SET b = 5000000000 WHERE id = 1").await;
+    run(client, "UPDATE t SET b = 77 WHERE id = 2").await;
+    stage.back(stage.at().await - 1).await;
+    let both = "SELECT string_agg(concat(a, '/', b), ' ' ORDER BY id) FROM t WHERE id < 4";
+    assert_eq!(one::<String>(client, both).await, "/5000000000 77/77 3/3");
+}
+
+#[tokio::test]
 async fn a_row_that_changes_its_partition_keeps_what_the_conversion_would_lose() {
     static CASE: Case = case(
         &[
@@ -147,6 +188,39 @@ async fn mended(stage: &Stage, until: usize) -> u64 {
         stage.enter(&migrator, number).await;
     }
     count.load(Ordering::Relaxed)
+}
+
+#[tokio::test]
+async fn the_backfill_takes_over_what_a_trigger_made_of_the_old_column_meanwhile() {
+    // Where the trigger's WHEN clause decides, and where it leaves that to the function.
+    static TEXT: Case = case(
+        &[
+            "CREATE TABLE t (id int PRIMARY KEY, a text NOT NULL)",
+            "INSERT INTO t SELECT i, 'Row ' || i FROM generate_series(1, 50) i",
+            "CREATE FUNCTION tidy() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.a := lower(NEW.a); RETURN NEW; END$$",
+            "CREATE TRIGGER tidy BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION tidy()",
+        ],
+        &SYNCED,
+    );
+    static TIME: Case = case(
+        &[
+            "CREATE TABLE t (id int PRIMARY KEY, a timestamptz NOT NULL)",
+            "INSERT INTO t SELECT i, '2026-01-01 10:20+00' FROM generate_series(1, 50) i",
+            "CREATE FUNCTION tidy() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.a := date_trunc('hour', NEW.a); RETURN NEW; END$$",
+            "CREATE TRIGGER tidy BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION tidy()",
+        ],
+        &WRITTEN_OUT,
+    );
+    for (case, tidy) in [
+        (&TEXT, "a = 'row ' || id AND b = a"),
+        (&TIME, "a = '2026-01-01 10:00+00' AND b = '2026-01-01 10:00:00+00'"),
+    ] {
+        let stage = Stage::set(case).await;
+        let backfill = case.phases().iter().position(|info| info.name == "Backfill").expect("a backfill") + 1;
+        assert_eq!(mended(&stage, backfill).await, 0, "{tidy}");
+        let count = format!("SELECT count(*) FROM t WHERE {tidy}");
+        assert_eq!(one::<i64>(&stage.client, &count).await, 50, "{tidy}");
+    }
 }
 
 #[tokio::test]
