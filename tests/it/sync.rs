@@ -285,8 +285,8 @@ async fn of_type(client: &Client, data_type: &str) {
     run(client, &format!("CREATE TABLE t (id int PRIMARY KEY, a {data_type})")).await;
 }
 
-const COLLATION: &[&str] =
-    &["CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"];
+const COLLATION: &str =
+    "CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)";
 
 /// The types of [`LOOSE`] that this server has, each on a stage of its own.
 async fn loose(case: &'static Case) -> Vec<(Stage, &'static str, &'static str)> {
@@ -316,7 +316,7 @@ async fn texts(client: &Client, id: i32) -> (String, String) {
 
 #[tokio::test]
 async fn triggers_carry_a_value_over_that_is_equal_to_what_was_there_but_not_the_same() {
-    static CASE: Case = case(COLLATION, &SYNCED);
+    static CASE: Case = case(&[COLLATION], &SYNCED);
     for (stage, one_way, other) in loose(&CASE).await {
         let client = &stage.client;
         enter(&stage, "SwitchOver").await;
@@ -332,7 +332,7 @@ async fn triggers_carry_a_value_over_that_is_equal_to_what_was_there_but_not_the
 
 #[tokio::test]
 async fn the_backfill_repairs_a_value_that_is_equal_but_not_the_same() {
-    static CASE: Case = case(COLLATION, &RENAME);
+    static CASE: Case = case(&[COLLATION], &RENAME);
     for (stage, one_way, other) in loose(&CASE).await {
         let client = &stage.client;
         enter(&stage, "WriteBoth").await;
@@ -342,5 +342,155 @@ async fn the_backfill_repairs_a_value_that_is_equal_but_not_the_same() {
         enter(&stage, "Backfill").await;
         assert_eq!(texts(client, 1).await, (other.to_owned(), other.to_owned()));
         assert_eq!(texts(client, 2).await, (one_way.to_owned(), one_way.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn one_direction_that_depends_on_a_setting_is_enough_to_fix_them() {
+    static MIGRATIONS: Migrations = migrations![
+        Migration::new(
+            "dated",
+            ChangeType::new("t", "a", "b", "timestamptz")
+                .up("({a}::timestamp AT TIME ZONE 'UTC')")
+                .down("{b}::date")
+                .kept_in_sync()
+        )
+        .not_deployed()
+    ];
+    static CASE: Case = case(
+        &["CREATE TABLE t (id int PRIMARY KEY, a date)", "INSERT INTO t VALUES (1, '2026-01-01')"],
+        &MIGRATIONS,
+    );
+    let stage = Stage::set(&CASE).await;
+    enter(&stage, "SwitchOver").await;
+    let abroad = stage.database.connect().await.expect("a connection");
+    run(&abroad, "SET TimeZone = 'Asia/Tokyo'").await;
+    run(&abroad, "UPDATE t SET b = '2026-03-04 20:00+00' WHERE id = 1").await;
+    run(&abroad, "INSERT INTO t (id, b) VALUES (2, '2026-03-04 20:00+00')").await;
+    let days = "SELECT string_agg(to_char(a, 'MM-DD'), ' ' ORDER BY id) FROM t";
+    assert_eq!(one::<String>(&abroad, days).await, "03-04 03-04");
+}
+
+#[tokio::test]
+async fn a_client_with_functions_of_the_same_name_elsewhere_converts_as_everybody_does() {
+    static MIGRATIONS: Migrations = migrations![
+        Migration::new(
+            "doubled",
+            ChangeType::new("t", "a", "b", "bigint").up("doubled({a})").down("halved({b})").kept_in_sync()
+        )
+        .not_deployed()
+    ];
+    static CASE: Case = case(
+        &[
+            "CREATE TABLE t (id int PRIMARY KEY, a int)",
+            "CREATE FUNCTION doubled(int) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT $1::bigint * 2'",
+            "CREATE FUNCTION halved(bigint) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT ($1 / 2)::int'",
+            "CREATE SCHEMA other",
+            "CREATE FUNCTION other.doubled(int) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT -1::bigint'",
+            "CREATE FUNCTION other.halved(bigint) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT -1'",
+            "INSERT INTO t VALUES (1, 1), (2, 2)",
+        ],
+        &MIGRATIONS,
+    );
+    let stage = Stage::set(&CASE).await;
+    enter(&stage, "SwitchOver").await;
+    for path in ["other, public", "pg_catalog"] {
+        let client = stage.database.connect().await.expect("a connection");
+        run(&client, &format!("SET search_path = {path}")).await;
+        run(&client, "UPDATE public.t SET a = 5 WHERE id = 1").await;
+        run(&client, "UPDATE public.t SET b = 14 WHERE id = 2").await;
+        run(&client, "INSERT INTO public.t (id, a) VALUES (3, 9)").await;
+        run(&client, "INSERT INTO public.t (id, b) VALUES (4, 22)").await;
+        let all = "SELECT string_agg(concat(a, '/', b), ' ' ORDER BY id) FROM public.t";
+        assert_eq!(one::<String>(&client, all).await, "5/10 7/14 9/18 11/22", "{path}");
+        run(&client, "DELETE FROM public.t WHERE id > 2; UPDATE public.t SET a = 1").await;
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_the_new_type_would_cut_does_not_agree_with_what_is_left_of_it() {
+    static MIGRATIONS: Migrations = migrations![
+        Migration::new("cut", ChangeType::new("t", "a", "b", "varchar(3)").up("{a}").down("{b}"))
+            .not_deployed()
+    ];
+    static CASE: Case = case(
+        &["CREATE TABLE t (id int PRIMARY KEY, a text)", "INSERT INTO t VALUES (1, 'abc'), (2, 'xyz')"],
+        &MIGRATIONS,
+    );
+    let stage = Stage::set(&CASE).await;
+    enter(&stage, "WriteBoth").await;
+    run(&stage.client, "UPDATE t SET b = a").await;
+    // An old release that is still alive.
+    run(&stage.client, "UPDATE t SET a = 'abcdef' WHERE id = 1").await;
+    let migrator = stage.migrator();
+    migrator.confirm("cut", "WriteBoth").await.expect("a confirmation");
+    let error = migrator.run_to("cut", "Backfill").await.expect_err("a value that does not fit").to_string();
+    assert!(error.contains("id = 1") && error.contains("too long"), "{error}");
+}
+
+#[tokio::test]
+async fn whenever_inserts_are_kept_in_sync_updates_are_too() {
+    // Between the two, an update that moves a row to another partition would pass for an insert of the new release.
+    static CASE: Case = case(
+        &[
+            "CREATE TABLE t (id int PRIMARY KEY, a text)",
+            "CREATE TABLE seen (tag text, inserts bool, updates bool)",
+            "CREATE FUNCTION look() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN
+                INSERT INTO public.seen SELECT tg_tag, coalesce(bool_or(tgtype & 4 > 0), false), coalesce(bool_or(tgtype & 16 > 0), false)
+                  FROM pg_trigger WHERE tgrelid = 'public.t'::regclass AND NOT tgisinternal;
+             END$$",
+            "CREATE EVENT TRIGGER look ON ddl_command_end WHEN TAG IN ('CREATE TRIGGER', 'DROP TRIGGER') EXECUTE FUNCTION look()",
+        ],
+        &SYNCED,
+    );
+    let stage = Stage::set(&CASE).await;
+    enter(&stage, "RemoveSync").await;
+    stage.back(1).await;
+    let seen = "SELECT string_agg(format('%s %s%s', split_part(tag, ' ', 1), inserts::int, updates::int), ', ') FROM seen";
+    let once = "CREATE 01, CREATE 11, DROP 01, DROP 00";
+    assert_eq!(one::<String>(&stage.client, seen).await, format!("{once}, {once}"));
+}
+
+#[tokio::test]
+async fn a_role_that_may_write_the_table_need_not_and_may_not_call_the_functions() {
+    static CASE: Case = case(
+        &["CREATE TABLE t (id int PRIMARY KEY, a text)", "GRANT INSERT, SELECT, UPDATE ON t TO pg_monitor"],
+        &SYNCED,
+    );
+    let stage = Stage::set(&CASE).await;
+    let client = &stage.client;
+    enter(&stage, "SwitchOver").await;
+    run(
+        client,
+        "SET ROLE pg_monitor; INSERT INTO t (id, a) VALUES (1, 'x'); UPDATE t SET b = 'y'; RESET ROLE",
+    )
+    .await;
+    assert_eq!(one::<String>(client, "SELECT concat(a, b) FROM t").await, "yy");
+    let callable = "SELECT array_agg(has_function_privilege('pg_monitor', p.oid, 'EXECUTE')) FROM pg_proc p WHERE p.proname LIKE 'sync\\_%'";
+    assert_eq!(one::<Vec<bool>>(client, callable).await, [false, false]);
+}
+
+#[tokio::test]
+async fn a_new_type_keeps_the_collation_for_which_equal_is_not_the_same() {
+    static MIGRATIONS: Migrations = migrations![
+        Migration::new(
+            "cut",
+            ChangeType::new("t", "a", "b", "varchar(9)").up("{a}").down("{b}").kept_in_sync()
+        )
+        .not_deployed()
+    ];
+    static CASE: Case = case(
+        &[
+            COLLATION,
+            "CREATE TABLE t (id int PRIMARY KEY, a text COLLATE loose)",
+            "INSERT INTO t VALUES (1, 'abc'), (2, 'abc')",
+        ],
+        &MIGRATIONS,
+    );
+    let stage = Stage::set(&CASE).await;
+    enter(&stage, "SwitchOver").await;
+    run(&stage.client, "UPDATE t SET a = 'ABC' WHERE id = 1; UPDATE t SET b = 'ABC' WHERE id = 2").await;
+    for id in 1..=2 {
+        assert_eq!(texts(&stage.client, id).await, ("ABC".to_owned(), "ABC".to_owned()), "row {id}");
     }
 }
