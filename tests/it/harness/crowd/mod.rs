@@ -44,6 +44,9 @@ pub(crate) struct Release {
     pub(crate) delete: String,
 }
 
+/// A value as that release reads it.
+pub(crate) type Sees = Box<dyn Fn(u16, &str) -> Option<String> + Send + Sync>;
+
 /// A case under fire.
 pub(crate) struct Fire {
     pub(crate) case: &'static Case,
@@ -52,7 +55,7 @@ pub(crate) struct Fire {
     /// The value number `n`, as that release writes it.
     pub(crate) value: fn(u16, u64) -> String,
     /// What that release reads where this was written; null where it has no such value.
-    pub(crate) sees: Box<dyn Fn(u16, &str) -> Option<String> + Send + Sync>,
+    pub(crate) sees: Sees,
     /// What is left of a value when the change is rolled back to its start, and what it brought is dropped.
     pub(crate) forgets: fn(&str) -> Option<String>,
     /// The columns of a key, by which rows of numbers beyond the model's are written without any order among the
