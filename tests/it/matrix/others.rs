@@ -230,6 +230,9 @@ thorough! {
     composite_create: COMPOSITE, CreateTable::new("other").columns([Column::new("x", "int"), Column::new("y", "text")])
         .constraints([Constraint::foreign_key("other_pair", &["x", "y"], "pair", &["a", "b"]).on_delete(Action::Cascade)])
         => &["CREATE TABLE other (x int, y text, CONSTRAINT other_pair FOREIGN KEY (x, y) REFERENCES pair (a, b) ON DELETE CASCADE)"];
+    partitioned_create: PARTITIONED, CreateTable::new("other").columns([Column::new("day", "date"), Column::new("kind", "int"), Column::new("id", "int")])
+        .constraints([Constraint::foreign_key("other_event", &["day", "kind", "id"], "event", &["day", "kind", "id"])])
+        => &["CREATE TABLE other (day date, kind int, id int, CONSTRAINT other_event FOREIGN KEY (day, kind, id) REFERENCES event (day, kind, id))"];
     triggered_create: TRIGGERED, CreateTable::new("other").columns([Column::new("doc", "int")])
         .constraints([Constraint::foreign_key("other_doc", &["doc"], "doc", &["id"])])
         => &["CREATE TABLE other (doc int, CONSTRAINT other_doc FOREIGN KEY (doc) REFERENCES doc (id))"];
