@@ -68,14 +68,14 @@ fn filled(case: &Case, number: usize) -> bool {
 /// to the start at once, and to the end again.
 pub(crate) async fn everywhere(case: &'static Case) {
     let mut walk = Walk::begin(case).await;
-    walk.to_and_fro(case.phases().len()).await;
+    walk.back_and_forth(case.phases().len()).await;
 }
 
 /// [`everywhere`] but for the last phase, which is entered twice and refuses to be rolled back.
 pub(crate) async fn one_way(case: &'static Case) {
     let mut walk = Walk::begin(case).await;
     let (name, last) = (case.name(), case.phases().len());
-    walk.to_and_fro(last - 1).await;
+    walk.back_and_forth(last - 1).await;
     walk.enter_twice(last).await;
     for to in [To::Previous, To::Start] {
         let error = walk.stage.migrator().rollback(name, to).await.expect_err("an irreversible phase");
@@ -125,7 +125,7 @@ impl Walk {
         look
     }
 
-    async fn to_and_fro(&mut self, last: usize) {
+    async fn back_and_forth(&mut self, last: usize) {
         for number in 1..=last {
             self.enter_twice(number).await;
             self.leave_twice(number).await;
