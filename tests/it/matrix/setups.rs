@@ -61,7 +61,7 @@ pub(crate) const PLAIN: &[&str] = &[
     "CREATE STATISTICS item_apart ON lower(code), (num + region) FROM item",
     "ALTER STATISTICS item_together SET STATISTICS 300",
     "ALTER TABLE item SET (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, toast.autovacuum_enabled = false)",
-    "CREATE PUBLICATION items FOR TABLE item, part",
+    "CREATE PUBLICATION items FOR TABLE item",
     "CREATE POLICY noted ON item FOR UPDATE TO pg_monitor USING (note IS NOT NULL) WITH CHECK (region > 0)",
     "ALTER TABLE item ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
     "CREATE VIEW noted AS SELECT id, note FROM item WHERE region > 0",
