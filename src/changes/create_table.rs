@@ -14,11 +14,11 @@ use crate::phases::create_table::{Column, Constraint, Create, TableSpec};
 /// |---|---|---|---|---|
 /// | 1 | `Create` | `CREATE TABLE` with its columns and constraints; comments | – | 0 |
 ///
-/// **Locks:** `SHARE ROW EXCLUSIVE` on each table that a foreign key refers to, for a catalog change: the new table is
-/// empty, so that nothing is checked.
+/// **Locks:** `SHARE ROW EXCLUSIVE` on each table that a foreign key refers to, and on its partitions, for a catalog
+/// change: the new table is empty, so that nothing is checked.
 ///
-/// **Rollback:** drops the foreign keys, each alone since that locks two tables, and then the table, **with every row
-/// that was written to it**.
+/// **Rollback:** drops the foreign keys, each alone since that locks two tables with their partitions, and then the
+/// table, **with every row that was written to it**.
 ///
 /// Whatever has that name already is refused: a rollback would drop it.
 ///

@@ -10,7 +10,7 @@ use crate::expr::Expr;
 use crate::ident::{Collation, Ident, TableName, check_names, literal, quote};
 use crate::phase::{Context, Phase, Rollback, Window};
 use crate::step::{LockMode, Step};
-use crate::steps::{list, probe, trial};
+use crate::steps::{list, on_all, probe, trial};
 
 /// One column of a new table.
 ///
@@ -507,6 +507,15 @@ fn rights_key(constraint: &Constraint, referenced: &Table) -> String {
     format!("the right to refer to {} with foreign key {}", referenced.sql(), constraint.name.quoted())
 }
 
+/// A foreign key's lock on the table that it refers to, with its partitions, as each of them has triggers of its own
+/// for it.
+fn lock_referenced(step: Step, cx: &Context<'_>, name: TableName, mode: LockMode) -> Step {
+    match cx.snapshot.find(name) {
+        Some(table) => on_all(step, table, mode),
+        None => step.locks(cx.snapshot.sql_name(name), mode),
+    }
+}
+
 /// Whether a foreign key may refer to those columns.
 fn is_unique(table: &Table, names: &[&str]) -> bool {
     table.indexes.iter().any(|index| {
@@ -585,7 +594,7 @@ impl<const N: usize, const K: usize> Phase for Create<N, K> {
         for (table, _) in spec.constraints.iter().filter_map(Constraint::references) {
             let referenced = cx.snapshot.sql_name(table);
             if referenced != sql && !locked.contains(&referenced) {
-                create = create.locks(referenced.clone(), LockMode::ShareRowExclusive);
+                create = lock_referenced(create, cx, table, LockMode::ShareRowExclusive);
                 locked.push(referenced);
             }
         }
@@ -639,7 +648,7 @@ impl<const N: usize, const K: usize> Phase for Create<N, K> {
             .locks(sql.clone(), LockMode::AccessExclusive)
             .done_when(probe::not(&probe::constraint(&sql, name.as_str(), "true")));
             if referenced != sql {
-                step = step.locks(referenced, LockMode::AccessExclusive);
+                step = lock_referenced(step, cx, table, LockMode::AccessExclusive);
             }
             steps.push(step);
         }

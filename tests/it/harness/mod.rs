@@ -74,8 +74,15 @@ impl Stage {
         Self { case, database, client }
     }
 
+    /// Where the change has values computed, they are texts.
     pub(crate) fn migrator(&self) -> Migrator {
-        migrator(&self.database, self.case.migrations).schema(self.case.schema)
+        migrator(&self.database, self.case.migrations).schema(self.case.schema).compute(
+            self.case.name(),
+            |row: tokio_postgres::Row| {
+                let number = row.try_get::<_, Option<i32>>(0);
+                async move { number.map(|number| number.map(|number| format!("computed {number}"))) }
+            },
+        )
     }
 
     /// How many phases are entered.
@@ -161,30 +168,31 @@ pub(crate) fn same(expected: &str, found: &str, when: &str) {
 /// A module with tests per case: `thorough! { name: setup, change => &["the same by plain SQL"]; }`. All of them
 /// compare the end with a twin's, by [`twin::as_asked`]; beyond that:
 ///
-/// * `thorough!`: [`rounds::back_and_forth`], [`rounds::from_everywhere`], and its locks;
-/// * `steady!`: without the second;
-/// * `brief!`: [`rounds::there_and_back`] alone, for a kind of table or type that differs in little.
+/// * `exhaustive!`: [`rounds::everywhere`], [`rounds::from_everywhere`], and its locks, where much hangs on a column;
+/// * `thorough!`: without the second, which the first comes to by single steps;
+/// * `one_way!`: [`rounds::one_way`] and its locks, where the last phase is irreversible;
+/// * `brief!`: [`rounds::there_and_back`] alone, for a type, where the same change is thorough on another column.
+macro_rules! exhaustive {
+    ($($name:ident: $setup:expr, $change:expr => $asked:expr;)+) => {$(
+        mod $name {
+            crate::harness::case!($name, $setup, $change);
+            crate::harness::test!(everywhere, from_everywhere, locks);
+            crate::harness::asked!($asked);
+        }
+    )+};
+}
+pub(crate) use exhaustive;
+
 macro_rules! thorough {
     ($($name:ident: $setup:expr, $change:expr => $asked:expr;)+) => {$(
         mod $name {
             crate::harness::case!($name, $setup, $change);
-            crate::harness::test!(back_and_forth, from_everywhere, locks);
+            crate::harness::test!(everywhere, locks);
             crate::harness::asked!($asked);
         }
     )+};
 }
 pub(crate) use thorough;
-
-macro_rules! steady {
-    ($($name:ident: $setup:expr, $change:expr => $asked:expr;)+) => {$(
-        mod $name {
-            crate::harness::case!($name, $setup, $change);
-            crate::harness::test!(back_and_forth, locks);
-            crate::harness::asked!($asked);
-        }
-    )+};
-}
-pub(crate) use steady;
 
 macro_rules! brief {
     ($($name:ident: $setup:expr, $change:expr => $asked:expr;)+) => {$(
@@ -196,6 +204,17 @@ macro_rules! brief {
     )+};
 }
 pub(crate) use brief;
+
+macro_rules! one_way {
+    ($($name:ident: $setup:expr, $change:expr => $asked:expr;)+) => {$(
+        mod $name {
+            crate::harness::case!($name, $setup, $change);
+            crate::harness::test!(one_way, locks_one_way);
+            crate::harness::asked!($asked);
+        }
+    )+};
+}
+pub(crate) use one_way;
 
 macro_rules! case {
     ($name:ident, $setup:expr, $change:expr) => {

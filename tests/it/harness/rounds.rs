@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use phasewise::{Event, Migrator, To};
+use phasewise::{Event, Kind, Migrator, To};
 use tokio::sync::Notify;
 
 use super::data::Columns;
@@ -18,7 +18,7 @@ struct Look {
     /// The columns that were there before the migration and still are.
     old: String,
     sequences: String,
-    /// What phases made beside the ledger: sync functions and archives.
+    /// What phases made beside the ledger: sync functions, archives, sequences that are set aside.
     made: String,
 }
 
@@ -27,7 +27,7 @@ const MADE: &str = "SELECT coalesce(string_agg(made, E'\\n' ORDER BY made), '') 
     SELECT 'function ' || p.proname FROM pg_proc p WHERE p.pronamespace = to_regnamespace('phasewise')
     UNION ALL
     SELECT 'relation ' || c.relname FROM pg_class c WHERE c.relnamespace = to_regnamespace('phasewise')
-       AND (c.relname LIKE 'archive%' OR c.relname LIKE 'parked%')) AS x (made)";
+       AND (c.relname LIKE 'archive%' OR c.relname LIKE 'sequence%')) AS x (made)";
 
 impl Look {
     async fn at(stage: &Stage, before: &Columns) -> Self {
@@ -64,46 +64,109 @@ fn filled(case: &Case, number: usize) -> bool {
     number == 0 || backfill.is_none_or(|at| number > at)
 }
 
-/// Forward, each phase twice as after a crash in its last moment, with a look at every phase; back one by one, each
-/// twice; forward again; back to the start at once, and to the end again.
-pub(crate) async fn back_and_forth(case: &'static Case) {
-    let stage = Stage::set(case).await;
-    let before = data::columns(&stage.client).await;
-    let last = case.phases().len();
-    let name = |number: usize| number.checked_sub(1).map_or("the start", |at| case.phases()[at].name);
+/// Into every phase, twice as after a crash in its last moment; back out of it, twice; and forward again. From the end
+/// to the start at once, and to the end again.
+pub(crate) async fn everywhere(case: &'static Case) {
+    let mut walk = Walk::begin(case).await;
+    walk.back_and_forth(case.phases().len()).await;
+}
 
-    let mut looks = vec![Look::at(&stage, &before).await];
-    for number in 1..=last {
-        stage.forward(number).await;
-        let look = Look::at(&stage, &before).await;
-        rewind(&stage, "entered = entered - 1, moving = 'forward'").await;
-        stage.enter(&stage.migrator(), number).await;
-        look.assert_same(&Look::at(&stage, &before).await, true, &format!("{} entered twice", name(number)));
-        looks.push(look);
+/// [`everywhere`] but for the last phase, which is entered twice and refuses to be rolled back.
+pub(crate) async fn one_way(case: &'static Case) {
+    let mut walk = Walk::begin(case).await;
+    let (name, last) = (case.name(), case.phases().len());
+    walk.back_and_forth(last - 1).await;
+    walk.enter_twice(last).await;
+    for to in [To::Previous, To::Start] {
+        let error = walk.stage.migrator().rollback(name, to).await.expect_err("an irreversible phase");
+        assert_eq!(error.kind(), Kind::Irreversible, "{error}");
+        walk.assert_at(last, "after a rollback that was refused").await;
     }
-    for number in (0..last).rev() {
+}
+
+/// From every phase to the start at once, and forward to the next one.
+pub(crate) async fn from_everywhere(case: &'static Case) {
+    let walk = Walk::begin(case).await;
+    for number in 1..case.phases().len() {
+        walk.stage.forward(number).await;
+        walk.stage.back(0).await;
+        walk.assert_at(0, &format!("from {} to the start at once", walk.phase(number))).await;
+    }
+}
+
+/// A case on its way, with the first look at each phase.
+struct Walk {
+    case: &'static Case,
+    stage: Stage,
+    before: Columns,
+    looks: Vec<Look>,
+}
+
+impl Walk {
+    async fn begin(case: &'static Case) -> Self {
+        let stage = Stage::set(case).await;
+        let before = data::columns(&stage.client).await;
+        let looks = vec![Look::at(&stage, &before).await];
+        Self { case, stage, before, looks }
+    }
+
+    fn phase(&self, number: usize) -> &'static str {
+        number.checked_sub(1).map_or("the start", |at| self.case.phases()[at].name)
+    }
+
+    async fn look(&self) -> Look {
+        Look::at(&self.stage, &self.before).await
+    }
+
+    /// That all is as it was when `number` phases were entered first.
+    async fn assert_at(&self, number: usize, when: &str) -> Look {
+        let look = self.look().await;
+        self.looks[number].assert_same(&look, filled(self.case, number), when);
+        look
+    }
+
+    async fn back_and_forth(&mut self, last: usize) {
+        for number in 1..=last {
+            self.enter_twice(number).await;
+            self.leave_twice(number).await;
+            self.forward(number).await;
+        }
+        if last == 0 {
+            return;
+        }
+        self.stage.back(0).await;
+        self.assert_at(0, &format!("from {} to the start at once", self.phase(last))).await;
+        self.forward(last).await;
+    }
+
+    async fn enter_twice(&mut self, number: usize) {
+        self.stage.enter(&self.stage.migrator(), number).await;
+        let look = self.look().await;
+        rewind(&self.stage, "entered = entered - 1, moving = 'forward'").await;
+        self.stage.enter(&self.stage.migrator(), number).await;
+        let when = format!("{} entered twice", self.phase(number));
+        look.assert_same(&self.look().await, true, &when);
+        self.looks.push(look);
+    }
+
+    async fn leave_twice(&self, number: usize) {
+        let (client, to) = (&self.stage.client, number - 1);
         // What the ledger saved goes with the rollback's end; the crash came before that.
-        let client = &stage.client;
         run(client, "DROP TABLE IF EXISTS pg_temp.kept").await;
         run(client, "CREATE TEMP TABLE kept AS SELECT * FROM phasewise.saved").await;
-        stage.back(number).await;
-        let look = Look::at(&stage, &before).await;
-        let when = format!("back from {} to {}", name(number + 1), name(number));
-        looks[number].assert_same(&look, filled(case, number), &when);
+        self.stage.back(to).await;
+        let when = format!("back from {} to {}", self.phase(number), self.phase(to));
+        let look = self.assert_at(to, &when).await;
         run(client, "INSERT INTO phasewise.saved SELECT * FROM kept ON CONFLICT DO NOTHING").await;
-        rewind(&stage, "entered = entered + 1, moving = 'back'").await;
-        stage.back(number).await;
-        look.assert_same(&Look::at(&stage, &before).await, true, &format!("{when}, twice"));
+        rewind(&self.stage, "entered = entered + 1, moving = 'back'").await;
+        self.stage.back(to).await;
+        look.assert_same(&self.look().await, true, &format!("{when}, twice"));
     }
-    for (number, look) in looks.iter().enumerate().skip(1) {
-        stage.forward(number).await;
-        let when = format!("forward again to {}", name(number));
-        look.assert_same(&Look::at(&stage, &before).await, filled(case, number), &when);
+
+    async fn forward(&self, number: usize) {
+        self.stage.forward(number).await;
+        self.assert_at(number, &format!("forward again to {}", self.phase(number))).await;
     }
-    stage.back(0).await;
-    looks[0].assert_same(&Look::at(&stage, &before).await, true, "from the end to the start at once");
-    stage.forward(last).await;
-    looks[last].assert_same(&Look::at(&stage, &before).await, filled(case, last), "the end again");
 }
 
 async fn rewind(stage: &Stage, set: &str) {
@@ -135,17 +198,9 @@ pub(crate) async fn locks(case: &'static Case) {
     crate::locks::compare(case).await;
 }
 
-/// From every phase to the start at once, and forward to the next one.
-pub(crate) async fn from_everywhere(case: &'static Case) {
-    let stage = Stage::set(case).await;
-    let before = data::columns(&stage.client).await;
-    let start = Look::at(&stage, &before).await;
-    for number in 1..case.phases().len() {
-        stage.forward(number).await;
-        stage.back(0).await;
-        let when = format!("from {} to the start at once", case.phases()[number - 1].name);
-        start.assert_same(&Look::at(&stage, &before).await, true, &when);
-    }
+/// The same where the last phase is irreversible.
+pub(crate) async fn locks_one_way(case: &'static Case) {
+    crate::locks::compare_one_way(case).await;
 }
 
 /// Into every phase and back out of it, cut off after its first step, its second, and so on; each time it goes the

@@ -5,11 +5,11 @@ use phasewise::create_table::{Action, Column, Constraint};
 use phasewise::{AddColumn, AddIndex, CreateTable, DropColumn, RunSql};
 
 use super::setups::*;
-use crate::harness::{brief, steady, thorough};
+use crate::harness::{brief, exhaustive, one_way, thorough};
 
 const ORDER: &str = "\"We\"ird.Schema\".Order";
 
-thorough! {
+exhaustive! {
     plain_fill: PLAIN, AddColumn::new("item", "locale", "varchar(10)").backfill("case when {num} > 20 then 'de' else 'en' end").not_null()
         .collate("C").check("item_locale", "{locale} in ('de', 'en') and {num} > 0").comment("it's new")
         => &["ALTER TABLE item ADD locale varchar(10) COLLATE \"C\"", "UPDATE item SET locale = CASE WHEN num > 20 THEN 'de' ELSE 'en' END", "ALTER TABLE item ALTER locale SET NOT NULL, ADD CONSTRAINT item_locale CHECK (locale IN ('de', 'en') AND num > 0)", "COMMENT ON COLUMN item.locale IS 'it''s new'"];
@@ -17,7 +17,7 @@ thorough! {
         => &["ALTER TABLE item DROP spare"];
 }
 
-steady! {
+thorough! {
     plain_add: PLAIN, AddColumn::new("item", "extra", "numeric(8, 2)").check("item_extra", "{extra} > 0").comment("may be null")
         => &["ALTER TABLE item ADD extra numeric(8, 2) CONSTRAINT item_extra CHECK (extra > 0)", "COMMENT ON COLUMN item.extra IS 'may be null'"];
     plain_constant: PLAIN, AddColumn::new("item", "extra", "int").default("7").not_null()
@@ -111,9 +111,6 @@ steady! {
         "COMMENT ON COLUMN basket.\"Item Code\" IS 'what''s in it'",
         "COMMENT ON COLUMN basket.parent IS 'a tree'",
     ];
-}
-
-brief! {
     composite_fill: COMPOSITE, AddColumn::new("pair", "extra", "int").backfill("{a} + coalesce({num}, 0)").not_null()
         => &["ALTER TABLE pair ADD extra int", "UPDATE pair SET extra = a + coalesce(num, 0)", "ALTER TABLE pair ALTER extra SET NOT NULL"];
     composite_drop: COMPOSITE, DropColumn::new("pair", "spare")
@@ -132,6 +129,141 @@ brief! {
         => &["ALTER TABLE nothing ADD extra text NOT NULL"];
     empty_drop: EMPTY, DropColumn::new("nothing", "spare").restore_with("''")
         => &["ALTER TABLE nothing DROP spare"];
+    weird_create: WEIRD, CreateTable::new("\"We\"ird.Schema\".\"select\"")
+    .columns([Column::new("from", "text").not_null(), Column::new("Where", "int[]")])
+    .primary_key(&["from"])
+        => &["CREATE TABLE \"We\"\"ird.Schema\".\"select\" (\"from\" text PRIMARY KEY, \"Where\" int[])"];
+    sql: PLAIN, RunSql::new(&["ALTER TABLE maker ADD COLUMN IF NOT EXISTS motto text", "COMMENT ON TABLE maker IS 'made'"])
+        .rollback(&["COMMENT ON TABLE maker IS NULL", "ALTER TABLE maker DROP COLUMN IF EXISTS motto"])
+        => &["ALTER TABLE maker ADD motto text", "COMMENT ON TABLE maker IS 'made'"];
+    sql_alone: PLAIN, RunSql::new(&["CREATE INDEX CONCURRENTLY IF NOT EXISTS item_alone ON item (region, num)"])
+        .rollback(&["DROP INDEX CONCURRENTLY IF EXISTS item_alone"]).outside_transaction().done_when("SELECT to_regclass('item_alone') IS NOT NULL")
+        => &["CREATE INDEX item_alone ON item (region, num)"];
+    plain_computed: PLAIN, AddColumn::new("item", "extra", "text").computed_from(&["region"])
+        => &["ALTER TABLE item ADD extra text", "UPDATE item SET extra = 'computed ' || region"];
+    composite_add: COMPOSITE, AddColumn::new("pair", "extra", "int").check("extra_check", "{extra} > 0").comment("may be null")
+        => &["ALTER TABLE pair ADD extra int CONSTRAINT extra_check CHECK (extra > 0)", "COMMENT ON COLUMN pair.extra IS 'may be null'"];
+    composite_constant: COMPOSITE, AddColumn::new("pair", "extra", "int").default("7").not_null()
+        => &["ALTER TABLE pair ADD extra int NOT NULL DEFAULT 7"];
+    composite_volatile: COMPOSITE, AddColumn::new("pair", "extra", "uuid").volatile_default("gen_random_uuid()").not_null()
+        => &["ALTER TABLE pair ADD extra uuid NOT NULL DEFAULT gen_random_uuid()"];
+    composite_computed: COMPOSITE, AddColumn::new("pair", "extra", "text").computed_from(&["a"])
+        => &["ALTER TABLE pair ADD extra text", "UPDATE pair SET extra = 'computed ' || a"];
+    keyless_add: KEYLESS, AddColumn::new("heap", "extra", "int").check("extra_check", "{extra} > 0").comment("may be null")
+        => &["ALTER TABLE heap ADD extra int CONSTRAINT extra_check CHECK (extra > 0)", "COMMENT ON COLUMN heap.extra IS 'may be null'"];
+    keyless_constant: KEYLESS, AddColumn::new("heap", "extra", "int").default("7").not_null()
+        => &["ALTER TABLE heap ADD extra int NOT NULL DEFAULT 7"];
+    keyless_computed: KEYLESS, AddColumn::new("heap", "extra", "text").computed_from(&["num"])
+        => &["ALTER TABLE heap ADD extra text", "UPDATE heap SET extra = 'computed ' || num"];
+    partitioned_add: PARTITIONED, AddColumn::new("event", "extra", "int").check("extra_check", "{extra} > 0").comment("may be null")
+        => &["ALTER TABLE event ADD extra int CONSTRAINT extra_check CHECK (extra > 0)", "COMMENT ON COLUMN event.extra IS 'may be null'"];
+    partitioned_constant: PARTITIONED, AddColumn::new("event", "extra", "int").default("7").not_null()
+        => &["ALTER TABLE event ADD extra int NOT NULL DEFAULT 7"];
+    partitioned_volatile: PARTITIONED, AddColumn::new("event", "extra", "uuid").volatile_default("gen_random_uuid()").not_null()
+        => &["ALTER TABLE event ADD extra uuid NOT NULL DEFAULT gen_random_uuid()"];
+    partitioned_computed: PARTITIONED, AddColumn::new("event", "extra", "text").computed_from(&["id"])
+        => &["ALTER TABLE event ADD extra text", "UPDATE event SET extra = 'computed ' || id"];
+    triggered_add: TRIGGERED, AddColumn::new("doc", "extra", "int").check("extra_check", "{extra} > 0").comment("may be null")
+        => &["ALTER TABLE doc ADD extra int CONSTRAINT extra_check CHECK (extra > 0)", "COMMENT ON COLUMN doc.extra IS 'may be null'"];
+    triggered_constant: TRIGGERED, AddColumn::new("doc", "extra", "int").default("7").not_null()
+        => &["ALTER TABLE doc ADD extra int NOT NULL DEFAULT 7"];
+    triggered_volatile: TRIGGERED, AddColumn::new("doc", "extra", "uuid").volatile_default("gen_random_uuid()").not_null()
+        => &["ALTER TABLE doc ADD extra uuid NOT NULL DEFAULT gen_random_uuid()"];
+    triggered_computed: TRIGGERED, AddColumn::new("doc", "extra", "text").computed_from(&["id"])
+        => &["ALTER TABLE doc ADD extra text", "UPDATE doc SET extra = 'computed ' || id"];
+    generated_add: GENERATED, AddColumn::new("price", "extra", "int").check("extra_check", "{extra} > 0").comment("may be null")
+        => &["ALTER TABLE price ADD extra int CONSTRAINT extra_check CHECK (extra > 0)", "COMMENT ON COLUMN price.extra IS 'may be null'"];
+    generated_constant: GENERATED, AddColumn::new("price", "extra", "int").default("7").not_null()
+        => &["ALTER TABLE price ADD extra int NOT NULL DEFAULT 7"];
+    generated_volatile: GENERATED, AddColumn::new("price", "extra", "uuid").volatile_default("gen_random_uuid()").not_null()
+        => &["ALTER TABLE price ADD extra uuid NOT NULL DEFAULT gen_random_uuid()"];
+    generated_computed: GENERATED, AddColumn::new("price", "extra", "text").computed_from(&["twice"])
+        => &["ALTER TABLE price ADD extra text", "UPDATE price SET extra = 'computed ' || twice"];
+    generated_fill: GENERATED, AddColumn::new("price", "extra", "int").backfill("{twice} + 1").not_null()
+        => &["ALTER TABLE price ADD extra int", "UPDATE price SET extra = twice + 1", "ALTER TABLE price ALTER extra SET NOT NULL"];
+    empty_add: EMPTY, AddColumn::new("nothing", "extra", "int").check("extra_check", "{extra} > 0").comment("may be null")
+        => &["ALTER TABLE nothing ADD extra int CONSTRAINT extra_check CHECK (extra > 0)", "COMMENT ON COLUMN nothing.extra IS 'may be null'"];
+    empty_constant: EMPTY, AddColumn::new("nothing", "extra", "int").default("7").not_null()
+        => &["ALTER TABLE nothing ADD extra int NOT NULL DEFAULT 7"];
+    empty_volatile: EMPTY, AddColumn::new("nothing", "extra", "uuid").volatile_default("gen_random_uuid()").not_null()
+        => &["ALTER TABLE nothing ADD extra uuid NOT NULL DEFAULT gen_random_uuid()"];
+    empty_computed: EMPTY, AddColumn::new("nothing", "extra", "text").computed_from(&["id"])
+        => &["ALTER TABLE nothing ADD extra text", "UPDATE nothing SET extra = 'computed ' || id"];
+    drawn_add: DRAWN, AddColumn::new("drawn", "extra", "int").check("extra_check", "{extra} > 0").comment("may be null")
+        => &["ALTER TABLE drawn ADD extra int CONSTRAINT extra_check CHECK (extra > 0)", "COMMENT ON COLUMN drawn.extra IS 'may be null'"];
+    drawn_constant: DRAWN, AddColumn::new("drawn", "extra", "int").default("7").not_null()
+        => &["ALTER TABLE drawn ADD extra int NOT NULL DEFAULT 7"];
+    drawn_volatile: DRAWN, AddColumn::new("drawn", "extra", "uuid").volatile_default("gen_random_uuid()").not_null()
+        => &["ALTER TABLE drawn ADD extra uuid NOT NULL DEFAULT gen_random_uuid()"];
+    drawn_computed: DRAWN, AddColumn::new("drawn", "extra", "text").computed_from(&["ref"])
+        => &["ALTER TABLE drawn ADD extra text", "UPDATE drawn SET extra = 'computed ' || ref"];
+    drawn_fill: DRAWN, AddColumn::new("drawn", "extra", "int").backfill("{ref} + 1").not_null()
+        => &["ALTER TABLE drawn ADD extra int", "UPDATE drawn SET extra = ref + 1", "ALTER TABLE drawn ALTER extra SET NOT NULL"];
+    weird_add: WEIRD, AddColumn::new(ORDER, "extra", "int").check("extra_check", "{extra} > 0").comment("may be null")
+        => &["ALTER TABLE \"We\"\"ird.Schema\".\"Order\" ADD extra int CONSTRAINT extra_check CHECK (extra > 0)", "COMMENT ON COLUMN \"We\"\"ird.Schema\".\"Order\".extra IS 'may be null'"];
+    weird_constant: WEIRD, AddColumn::new(ORDER, "extra", "int").default("7").not_null()
+        => &["ALTER TABLE \"We\"\"ird.Schema\".\"Order\" ADD extra int NOT NULL DEFAULT 7"];
+    weird_volatile: WEIRD, AddColumn::new(ORDER, "extra", "uuid").volatile_default("gen_random_uuid()").not_null()
+        => &["ALTER TABLE \"We\"\"ird.Schema\".\"Order\" ADD extra uuid NOT NULL DEFAULT gen_random_uuid()"];
+    weird_computed: WEIRD, AddColumn::new(ORDER, "extra", "text").computed_from(&["ID"])
+        => &["ALTER TABLE \"We\"\"ird.Schema\".\"Order\" ADD extra text", "UPDATE \"We\"\"ird.Schema\".\"Order\" SET extra = 'computed ' || \"ID\""];
+    composite_index: COMPOSITE, AddIndex::new("pair", "pair_new").columns(&["num", "a"]).where_("{num} > 2").comment("new")
+        => &["CREATE INDEX pair_new ON pair (num, a) WHERE num > 2", "COMMENT ON INDEX pair_new IS 'new'"];
+    keyless_index: KEYLESS, AddIndex::new("heap", "heap_new").columns(&["code", "num"]).where_("{num} > 2").comment("new")
+        => &["CREATE INDEX heap_new ON heap (code, num) WHERE num > 2", "COMMENT ON INDEX heap_new IS 'new'"];
+    triggered_index: TRIGGERED, AddIndex::new("doc", "doc_new").columns(&["code", "updated_at"]).where_("{num} > 2").comment("new")
+        => &["CREATE INDEX doc_new ON doc (code, updated_at) WHERE num > 2", "COMMENT ON INDEX doc_new IS 'new'"];
+    generated_index: GENERATED, AddIndex::new("price", "price_new").columns(&["gross", "twice"]).where_("{gross} > 2").comment("new")
+        => &["CREATE INDEX price_new ON price (gross, twice) WHERE gross > 2", "COMMENT ON INDEX price_new IS 'new'"];
+    empty_index: EMPTY, AddIndex::new("nothing", "nothing_new").columns(&["num", "code"]).where_("{num} > 2").comment("new")
+        => &["CREATE INDEX nothing_new ON nothing (num, code) WHERE num > 2", "COMMENT ON INDEX nothing_new IS 'new'"];
+    drawn_index: DRAWN, AddIndex::new("drawn", "drawn_new").columns(&["ref", "token"]).where_("{num} > 2").comment("new")
+        => &["CREATE INDEX drawn_new ON drawn (ref, token) WHERE num > 2", "COMMENT ON INDEX drawn_new IS 'new'"];
+    generated_drop: GENERATED, DropColumn::new("price", "spare").restore_with("'s'")
+        => &["ALTER TABLE price DROP spare"];
+    generated_drop_checked: GENERATED, DropColumn::new("price", "code")
+        => &["ALTER TABLE price DROP code"];
+    drawn_drop: DRAWN, DropColumn::new("drawn", "num")
+        => &["ALTER TABLE drawn DROP num"];
+    drawn_drop_token: DRAWN, DropColumn::new("drawn", "token")
+        => &["ALTER TABLE drawn DROP token"];
+    composite_create: COMPOSITE, CreateTable::new("other").columns([Column::new("x", "int"), Column::new("y", "text")])
+        .constraints([Constraint::foreign_key("other_pair", &["x", "y"], "pair", &["a", "b"]).on_delete(Action::Cascade)])
+        => &["CREATE TABLE other (x int, y text, CONSTRAINT other_pair FOREIGN KEY (x, y) REFERENCES pair (a, b) ON DELETE CASCADE)"];
+    partitioned_create: PARTITIONED, CreateTable::new("other").columns([Column::new("day", "date"), Column::new("kind", "int"), Column::new("id", "int")])
+        .constraints([Constraint::foreign_key("other_event", &["day", "kind", "id"], "event", &["day", "kind", "id"])])
+        => &["CREATE TABLE other (day date, kind int, id int, CONSTRAINT other_event FOREIGN KEY (day, kind, id) REFERENCES event (day, kind, id))"];
+    triggered_create: TRIGGERED, CreateTable::new("other").columns([Column::new("doc", "int")])
+        .constraints([Constraint::foreign_key("other_doc", &["doc"], "doc", &["id"])])
+        => &["CREATE TABLE other (doc int, CONSTRAINT other_doc FOREIGN KEY (doc) REFERENCES doc (id))"];
+    generated_create: GENERATED, CreateTable::new("other").columns([Column::new("twice", "int")])
+        .constraints([Constraint::foreign_key("other_twice", &["twice"], "price", &["twice"])])
+        => &["CREATE TABLE other (twice int, CONSTRAINT other_twice FOREIGN KEY (twice) REFERENCES price (twice))"];
+    empty_create: EMPTY, CreateTable::new("other").columns([Column::new("code", "varchar(20)")])
+        .constraints([Constraint::foreign_key("other_code", &["code"], "nothing", &["code"])])
+        => &["CREATE TABLE other (code varchar(20), CONSTRAINT other_code FOREIGN KEY (code) REFERENCES nothing (code))"];
+    drawn_create: DRAWN, CreateTable::new("other").columns([Column::new("num", "int")])
+        .constraints([Constraint::foreign_key("other_num", &["num"], "drawn", &["num"])])
+        => &["CREATE TABLE other (num int, CONSTRAINT other_num FOREIGN KEY (num) REFERENCES drawn (num))"];
+    weird_create_referring: WEIRD, CreateTable::new("\"We\"ird.Schema\".\"Other One\"").columns([Column::new("From", "int")])
+        .constraints([Constraint::foreign_key("to \"it\"", &["From"], ORDER, &["ID"])])
+        => &["CREATE TABLE \"We\"\"ird.Schema\".\"Other One\" (\"From\" int, CONSTRAINT \"to \"\"it\"\"\" FOREIGN KEY (\"From\") REFERENCES \"We\"\"ird.Schema\".\"Order\" (\"ID\"))"];
+    sql_long: KEYLESS, RunSql::new(&["UPDATE heap SET spare = 't'"]).rollback(&["UPDATE heap SET spare = 's'"]).long_running()
+        => &["UPDATE heap SET spare = 't'"];
+    sql_parted: PARTITIONED, RunSql::new(&["CREATE TABLE IF NOT EXISTS event_q3 PARTITION OF event FOR VALUES FROM ('2027-07-01') TO ('2027-10-01')"])
+        .rollback(&["DROP TABLE IF EXISTS event_q3"])
+        => &["CREATE TABLE event_q3 PARTITION OF event FOR VALUES FROM ('2027-07-01') TO ('2027-10-01')"];
+}
+
+// What the table has no key for cannot be put back; nor can what a user says so of.
+one_way! {
+    keyless_drop: KEYLESS, DropColumn::new("heap", "spare")
+        => &["ALTER TABLE heap DROP spare"];
+    sql_irreversible: KEYLESS, RunSql::new(&["DELETE FROM heap WHERE num = 1"]).irreversible("gone")
+        => &["DELETE FROM heap WHERE num = 1"];
+}
+
+brief! {
     drop_array: TYPES, DropColumn::new("types", "arr")
         => &["ALTER TABLE types DROP arr"];
     drop_collated: TYPES, DropColumn::new("types", "collated")
@@ -146,16 +278,6 @@ brief! {
         => &["ALTER TABLE types DROP rng"];
     drop_bits: TYPES, DropColumn::new("types", "bits")
         => &["ALTER TABLE types DROP bits"];
-    weird_create: WEIRD, CreateTable::new("\"We\"ird.Schema\".\"select\"")
-    .columns([Column::new("from", "text").not_null(), Column::new("Where", "int[]")])
-    .primary_key(&["from"])
-        => &["CREATE TABLE \"We\"\"ird.Schema\".\"select\" (\"from\" text PRIMARY KEY, \"Where\" int[])"];
-    sql: PLAIN, RunSql::new(&["ALTER TABLE maker ADD COLUMN IF NOT EXISTS motto text", "COMMENT ON TABLE maker IS 'made'"])
-        .rollback(&["COMMENT ON TABLE maker IS NULL", "ALTER TABLE maker DROP COLUMN IF EXISTS motto"])
-        => &["ALTER TABLE maker ADD motto text", "COMMENT ON TABLE maker IS 'made'"];
-    sql_alone: PLAIN, RunSql::new(&["CREATE INDEX CONCURRENTLY IF NOT EXISTS item_alone ON item (region, num)"])
-        .rollback(&["DROP INDEX CONCURRENTLY IF EXISTS item_alone"]).outside_transaction().done_when("SELECT to_regclass('item_alone') IS NOT NULL")
-        => &["CREATE INDEX item_alone ON item (region, num)"];
 }
 
 /// Postgres 14 knows no NULLS NOT DISTINCT.

@@ -3,9 +3,9 @@
 use phasewise::{ChangeType, RenameColumn};
 
 use super::setups::*;
-use crate::harness::{brief, steady, thorough};
+use crate::harness::{brief, exhaustive, thorough};
 
-thorough! {
+exhaustive! {
     plain_rename: PLAIN, RenameColumn::new("item", "code", "label")
         => &["ALTER TABLE item RENAME code TO label"];
     plain_rename_synced: PLAIN, RenameColumn::new("item", "code", "label").kept_in_sync()
@@ -20,7 +20,7 @@ thorough! {
         => &["ALTER TABLE event ALTER num DROP DEFAULT, ALTER num TYPE bigint USING num::bigint, ALTER num SET DEFAULT 0::bigint", "ALTER TABLE event RENAME num TO big"];
 }
 
-steady! {
+thorough! {
     composite_retype: COMPOSITE, ChangeType::new("pair", "num", "big", "bigint").up("{num}::bigint").down("{big}::int")
         => &["ALTER TABLE pair ALTER num TYPE bigint USING num::bigint", "ALTER TABLE pair RENAME num TO big"];
     composite_retype_synced: COMPOSITE, ChangeType::new("pair", "num", "big", "bigint").up("{num}::bigint").down("{big}::int").kept_in_sync()
@@ -45,9 +45,6 @@ steady! {
         => &["ALTER TABLE drawn ALTER ref TYPE bigint USING ref::bigint", "ALTER TABLE drawn RENAME ref TO big"];
     always_retype: DRAWN, ChangeType::new("drawn", "strict", "big", "bigint").up("{strict}::bigint").down("{big}::smallint").kept_in_sync()
         => &["ALTER TABLE drawn ALTER strict TYPE bigint USING strict::bigint", "ALTER TABLE drawn RENAME strict TO big"];
-}
-
-brief! {
     plain_retype_text: PLAIN, ChangeType::new("part", "qty", "amount", "text").up("{qty}::text").down("{amount}::int")
         => &["ALTER TABLE part ALTER qty TYPE text USING qty::text", "ALTER TABLE part RENAME qty TO amount"];
     composite_rename: COMPOSITE, RenameColumn::new("pair", "code", "label")
@@ -80,6 +77,21 @@ brief! {
         => &["ALTER TABLE drawn RENAME ref TO reference"];
     token_rename: DRAWN, RenameColumn::new("drawn", "token", "secret").kept_in_sync()
         => &["ALTER TABLE drawn RENAME token TO secret"];
+    triggered_retype: TRIGGERED, ChangeType::new("doc", "num", "big", "bigint").up("{num}::bigint").down("{big}::int")
+        => &["ALTER TABLE doc ALTER num TYPE bigint USING num::bigint", "ALTER TABLE doc RENAME num TO big"];
+    generated_rename: GENERATED, RenameColumn::new("price", "code", "label")
+        => &["ALTER TABLE price RENAME code TO label"];
+    generated_rename_synced: GENERATED, RenameColumn::new("price", "code", "label").kept_in_sync()
+        => &["ALTER TABLE price RENAME code TO label"];
+    generated_retype: GENERATED, ChangeType::new("price", "num", "big", "bigint").up("{num}::bigint").down("{big}::int")
+        => &["ALTER TABLE price ALTER num TYPE bigint USING num::bigint", "ALTER TABLE price RENAME num TO big"];
+    generated_retype_synced: GENERATED, ChangeType::new("price", "num", "big", "bigint").up("{num}::bigint").down("{big}::int").kept_in_sync()
+        => &["ALTER TABLE price ALTER num TYPE bigint USING num::bigint", "ALTER TABLE price RENAME num TO big"];
+    always_rename: DRAWN, RenameColumn::new("drawn", "strict", "rigid").kept_in_sync()
+        => &["ALTER TABLE drawn RENAME strict TO rigid"];
+}
+
+brief! {
     varchar_rename: TYPES, RenameColumn::new("types", "vc", "vc2")
         => &["ALTER TABLE types RENAME vc TO vc2"];
     varchar_retype: TYPES, ChangeType::new("types", "vc", "vc2", "varchar(10)").up("{vc}").down("left({vc2}, 5)").kept_in_sync()
