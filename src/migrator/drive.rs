@@ -97,7 +97,14 @@ impl Migrator {
                 self.tell(&Event::LeaseTaken { token: lease.fence.token });
                 tracing::info!(target: "phasewise", token = lease.fence.token, "driving");
                 Ok(Driver {
-                    worker: Worker { migrator: self, session, monitor, lease: lease.fence.clone(), ledger },
+                    worker: Worker {
+                        migrator: self,
+                        session,
+                        monitor,
+                        lease: lease.fence.clone(),
+                        ledger,
+                        cut_off: None,
+                    },
                     held: lease,
                     report,
                     created: Default::default(),

@@ -65,6 +65,12 @@ impl Tries {
         }
     }
 
+    /// No longer than this, if the deadline is later.
+    pub(super) fn within(mut self, time: Duration) -> Self {
+        self.deadline = self.deadline.min(time);
+        self
+    }
+
     /// Has those counted who wait for us meanwhile.
     pub(super) fn counting_those_behind(mut self) -> Self {
         self.behind = Some(0);

@@ -16,4 +16,6 @@ pub(super) struct Worker<'m> {
     pub(super) monitor: Arc<Monitor>,
     pub(super) lease: Fence,
     pub(super) ledger: Ledger,
+    /// Since when its connection has been lost, or lost again, without a batch in between.
+    pub(super) cut_off: Option<std::time::Instant>,
 }

@@ -278,11 +278,12 @@ async fn a_backfill_goes_on_at_the_server_that_takes_over() {
     signal("KILL", pid.parse().expect("a process"));
     let reader = replica.connect(&database).await.expect("a connection");
     // The driver has come to the standby, and does not take it for the primary.
-    let seen = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%pg_is_in_recovery() AS standby%' AND pid <> pg_backend_pid())";
-    let begun = Instant::now();
-    while !one::<bool>(&reader, seen).await {
+    // More sessions than this one, and the one before it.
+    let seen = "SELECT sessions FROM pg_stat_database WHERE datname = current_database()";
+    let (begun, before) = (Instant::now(), one::<i64>(&reader, seen).await);
+    while one::<i64>(&reader, seen).await < before + 3 {
         assert!(begun.elapsed() < PATIENCE, "nobody has come");
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(one::<bool>(&reader, "SELECT pg_promote()").await);
     let report = running.await.expect("no panic").unwrap_or_else(|error| panic!("{error}"));

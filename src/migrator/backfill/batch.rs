@@ -1,6 +1,7 @@
 //! One batch: a short transaction that fills the rows of a range, with the cursor in it.
 
 use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join4, join5};
@@ -13,7 +14,7 @@ use super::failing::{AsideForNow, is_of_a_row};
 use super::job::Job;
 use super::leaves::Leaf;
 use super::pace::{Lap, Pace, float, whole};
-use super::range::{self, Range};
+use super::range::{self, Extent, Range};
 use super::stretch::Stretch;
 use super::verification::Wrong;
 use crate::error::{Error, Kind, Result};
@@ -31,6 +32,8 @@ const FILL: &str = "fill";
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) part: Part,
+    /// Rows looked at so far, those of a stretch under way among them.
+    pub(super) done: i64,
     pub(super) wrote: u64,
     pub(super) lap: Lap,
     pub(super) control: Control,
@@ -62,6 +65,8 @@ pub(super) struct Aim<'a> {
     pub(super) skipping: bool,
     /// Whether rows that stay on their page are counted.
     pub(super) counting: bool,
+    /// Where the key of a single row is noted that Rust computes a value for.
+    pub(super) read: Option<&'a Mutex<Option<String>>>,
 }
 
 /// What a statement did.
@@ -87,11 +92,15 @@ impl Worker<'_> {
         if job.policy.yield_to_clients {
             tries = tries.counting_those_behind();
         }
-        let (mut skipping, mut exact) = (false, false);
+        let (mut skipping, mut exact, read) = (false, false, Mutex::new(None));
         loop {
             let timeouts = self.batch_timeouts(&tries);
             let way = Way { size: pace.size(), timeouts, skipping, exact };
-            let attempt = self.attempt_batch(job, leaf, part, way, stretch);
+            // It was made for another pace: what people or clients ask for counts as of this batch.
+            if stretch.as_ref().is_some_and(|stretch| way.size * 3 < stretch.share() * 2) {
+                *stretch = None;
+            }
+            let attempt = self.attempt_batch(job, leaf, part, way, stretch, &read);
             match self.watch(&mut tries, timeouts.lock, attempt).await {
                 Ok(Attempt::Paused) => return Ok(None),
                 Ok(Attempt::Done(mut done)) => {
@@ -102,8 +111,7 @@ impl Worker<'_> {
                     let code = error.own_code().cloned();
                     if code == Some(SqlState::QUERY_CANCELED) {
                         // Longer than the stall budget: half as much may fit.
-                        pace.too_long();
-                        *stretch = None;
+                        pace.too_long(stretch.take().map_or(pace.size(), |stretch| stretch.share()));
                     }
                     if is_of_a_row(&error) {
                         let rows = stretch.take().map_or(pace.size(), |stretch| stretch.range.rows);
@@ -113,10 +121,14 @@ impl Worker<'_> {
                             pace.cut();
                             continue;
                         }
-                        match self.failing_row(job, leaf, part, error).await? {
-                            Some(done) => return Ok(Some(done)),
-                            None => continue,
+                        let read = read.lock().unwrap_or_else(PoisonError::into_inner).take();
+                        match self.failing_row(job, leaf, part, error, read).await {
+                            Ok(Some(done)) => return Ok(Some(done)),
+                            Ok(None) => continue,
+                            // Somebody has locked it.
+                            Err(error) => self.again(&mut tries, job.at, error).await?,
                         }
+                        continue;
                     }
                     if matches!(code, Some(SqlState::LOCK_NOT_AVAILABLE | SqlState::T_R_DEADLOCK_DETECTED)) {
                         skipping = !matches!(job.batches().work, Work::Copy { .. });
@@ -145,30 +157,28 @@ impl Worker<'_> {
         part: &Part,
         way: Way,
         slot: &mut Option<Stretch>,
+        read: &Mutex<Option<String>>,
     ) -> Result<Attempt> {
         let batches = job.batches();
         // A join would be made three times.
-        let divided = !way.exact && !leaf.by_key && matches!(batches.work, Work::Update { from: None, .. });
-        let parts = if divided && slot.is_none() { job.division.parts(way.size) } else { 1 };
-        let rows = way.size.saturating_mul(parts);
+        let divisible = !leaf.by_key && matches!(batches.work, Work::Update { from: None, .. });
+        let parts = if divisible && !way.exact { job.division.parts(way.size) } else { 1 };
+        let extent = Extent { rows: way.size.saturating_mul(parts), parts };
         let end = match slot {
             Some(_) => None,
-            None => Some(range::query(leaf, &job.keys, &part.spot, rows)),
+            None => Some(range::query(leaf, &job.keys, &part.spot, extent)),
         };
         let found = async {
             match &end {
-                Some(end) => self.session.ask(end, &[]).await.map(Some),
-                None => Ok(None),
+                Some(end) => self.session.ask(end, &[]).await,
+                None => Ok(Vec::new()),
             }
         };
         let begun = self.begin(way.timeouts);
         let control = self.ledger.control(&self.session, job.at.migration);
         let (begun, control, marked, found) = join4(begun, control, self.mark(&batches), found).await;
         begun?;
-        let looked = marked.and(control).and_then(|control| {
-            let found = found?.map(|found| range::range(&found, &job.keys, &part.spot, rows)).transpose()?;
-            Ok((control, found))
-        });
+        let looked = marked.and(control).and_then(|control| Ok((control, found?)));
         let (control, found) = match looked {
             // A rollback holds the migration itself, so that nothing takes it forward again.
             Ok((control, _)) if control.paused && job.at.direction == Direction::Forward => {
@@ -178,36 +188,43 @@ impl Worker<'_> {
             Ok(looked) => looked,
             Err(error) => return self.finish(Err(error)).await,
         };
-        if let Some(range) = found {
-            *slot = Some(Stretch::new(range, parts > 1));
-        }
-        let Some(stretch) = slot else { return self.finish(Ok(Attempt::Paused)).await };
+        let stretch = match slot {
+            Some(stretch) => stretch,
+            None => match range::range(&found, &job.keys, &part.spot, extent) {
+                Ok(range) => slot.insert(Stretch::new(range, parts > 1)),
+                Err(error) => return self.finish(Err(error)).await,
+            },
+        };
 
         let range = &stretch.range;
         let mut next = Part { size: Some(way.size), reason: None, ..part.clone() };
         if stretch.is_last() {
-            next.done += stretch.left();
-            next.estimate = estimate(leaf, part, range, next.done);
+            next.estimate = estimate(leaf, part, range);
             next.spot = range.next.clone();
             next.ended = range.last;
+            next.done += range.rows;
+        }
+        if way.skipping {
+            // Before it is done: whether it was may never be known.
+            job.skip(leaf, &range.predicate);
         }
         let predicate = stretch.predicate();
         let counting = stretch.is_divided();
-        let aim = Aim { leaf, predicate: &predicate, batches: &batches, skipping: way.skipping, counting };
+        let aim = Aim {
+            leaf,
+            predicate: &predicate,
+            batches: &batches,
+            skipping: way.skipping,
+            counting,
+            read: Some(read),
+        };
         let filled = match &job.filling {
             None => self.fill(job, &aim, Some(&next)).await?,
             Some(filling) => self.fill_computed(job, &aim, filling, way.timeouts, Some(&next)).await?,
         };
-        if way.skipping {
-            job.skip(leaf, &range.predicate);
-        }
         next.written += i64::try_from(filled.wrote).unwrap_or(0);
-        let rows = stretch.looked_at(filled.wrote);
-        if !stretch.is_last() {
-            next.done += rows;
-        }
         let lap = Lap {
-            rows,
+            rows: stretch.looked_at(filled.wrote),
             full: range.full,
             took: filled.took,
             computing: filled.computing,
@@ -215,11 +232,18 @@ impl Worker<'_> {
             busy: false,
         };
         stretch.wrote(filled.wrote, filled.in_place);
-        if stretch.is_over() {
-            job.division.judge(stretch.paid());
-            *slot = None;
+        let mut done = Done { done: next.done, part: next, wrote: filled.wrote, lap, control };
+        if !stretch.is_over() {
+            done.done += stretch.written();
+            return Ok(Attempt::Done(Box::new(done)));
         }
-        Ok(Attempt::Done(Box::new(Done { part: next, wrote: filled.wrote, lap, control })))
+        match stretch.paid() {
+            Some(paid) => job.division.judge(paid),
+            None if divisible && !stretch.is_divided() => job.division.count_down(),
+            None => {}
+        }
+        *slot = None;
+        Ok(Attempt::Done(Box::new(done)))
     }
 
     /// In physical order, whatever the plan: no synchronized scan that starts in the middle, no parallel workers. And a
@@ -234,7 +258,7 @@ impl Worker<'_> {
 
     /// Writes the rows and commits. `next` is where the part is then.
     pub(super) async fn fill(&self, job: &Job<'_>, aim: &Aim<'_>, next: Option<&Part>) -> Result<Filled> {
-        let Aim { leaf, predicate, batches, skipping, counting } = *aim;
+        let Aim { leaf, predicate, batches, skipping, counting, .. } = *aim;
         let sql = if skipping {
             batches.sql_skipping_locked(&leaf.sql, predicate)
         } else {
@@ -274,6 +298,9 @@ impl Worker<'_> {
         let rows = rows.map_err(|error| failed(job, leaf, predicate, error))?;
         ended?;
         let found: Vec<Found> = rows.iter().map(Found::of).collect::<Result<_>>()?;
+        if let (Some(read), [only]) = (aim.read, &*found) {
+            *read.lock().unwrap_or_else(PoisonError::into_inner) = Some(only.key.clone());
+        }
         let begun = Instant::now();
         let Computed { rows: places, values, failed: failures } =
             filling.function.compute(rows, job.may_still_set_aside()).await;
@@ -345,13 +372,14 @@ impl Worker<'_> {
 }
 
 /// Rows to look at in all: what is behind us says more of a relation than an old estimate.
-fn estimate(leaf: &Leaf, part: &Part, range: &Range, done: i64) -> Option<i64> {
+fn estimate(leaf: &Leaf, part: &Part, range: &Range) -> Option<i64> {
     let known = part.estimate.or(leaf.estimate);
     match &range.next {
         Spot::Tuple { first, page, item, until } => {
             // Of whole pages: a page that is begun says little, and less the fewer there are.
             let (behind, all) = ((page - first).min(until - first), (until - first).max(1));
-            if range.last && done == range.rows {
+            let done = part.done + range.rows;
+            if range.last && part.done == 0 {
                 return Some(done);
             }
             if behind < 1 || known.is_some() && behind * 20 < all {
@@ -364,7 +392,7 @@ fn estimate(leaf: &Leaf, part: &Part, range: &Range, done: i64) -> Option<i64> {
     }
 }
 
-fn rows(messages: &[SimpleQueryMessage]) -> u64 {
+pub(super) fn rows(messages: &[SimpleQueryMessage]) -> u64 {
     let written = messages.iter().map(|message| match message {
         SimpleQueryMessage::CommandComplete(rows) => *rows,
         _ => 0,

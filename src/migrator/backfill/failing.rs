@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use futures_util::future::join;
-use tokio_postgres::error::SqlState;
 
-use super::batch::{Done, failed};
+use super::batch::{Done, failed, rows};
 use super::job::{Job, names, sets_aside, table_sql};
 use super::leaves::Leaf;
 use super::pace::Lap;
-use super::range;
+use super::range::{self, Extent};
 use crate::error::{Error, Kind, Result};
 use crate::migrator::connect::{Sql as _, get};
 use crate::migrator::events::Event;
@@ -86,21 +85,24 @@ impl Drop for AsideForNow<'_, '_> {
 }
 
 impl Worker<'_> {
-    /// A batch of one row that fails: reported by its key, or set aside. `None` if somebody has locked it.
+    /// A batch of one row that fails: reported by its key, or set aside. `None` if it is another row by now than the
+    /// one of key `read`, and an error of locks if somebody has locked it.
     pub(super) async fn failing_row(
         &self,
         job: &Job<'_>,
         leaf: &Leaf,
         part: &Part,
         error: Error,
+        read: Option<String>,
     ) -> Result<Option<Done>> {
         let batches = job.batches();
-        let end = range::query(leaf, &job.keys, &part.spot, 1);
+        let end = range::query(leaf, &job.keys, &part.spot, Extent::rows(1));
         let timeouts = self.batch_timeouts(&Tries::new(self.migrator, "a row"));
         self.begin(timeouts).await?;
         let looked = async {
             self.mark(&batches).await?;
-            let range = range::range(&self.session.ask(&end, &[]).await?, &job.keys, &part.spot, 1)?;
+            let found = self.session.ask(&end, &[]).await?;
+            let range = range::range(&found, &job.keys, &part.spot, Extent::rows(1))?;
             let (key, row) = names(&batches.keys);
             let sql = format!(
                 "SELECT {key} AS key, {row} AS row FROM ONLY {} AS t WHERE {} LIMIT 1",
@@ -108,43 +110,42 @@ impl Worker<'_> {
             );
             let rows = self.session.ask(&sql, &[]).await?;
             let named = rows.first().map(|row| Ok::<_, Error>((get(row, "key")?, get(row, "row")?)));
-            let next = Part {
+            let (key, row) = named.transpose()?.unwrap_or_else(|| ("unknown".to_owned(), None));
+            // The row that failed may have moved, and left the place to another one.
+            let again = match &read {
+                None => self.once_more(job, leaf, &range.predicate).await?,
+                Some(read) if *read != key => return Ok(None),
+                Some(_) => Err(error),
+            };
+            let mut next = Part {
                 spot: range.next.clone(),
                 ended: range.last,
                 done: part.done + range.rows,
                 ..part.clone()
             };
-            // The row that failed may have moved, and left the place to another one.
-            let again = if job.filling.is_none() {
-                self.once_more(job, leaf, &range.predicate).await?
-            } else {
-                Some(error)
-            };
             let mut aside = AsideForNow::new(job);
-            if let Some(error) = again {
-                let (key, row) = named.transpose()?.unwrap_or_else(|| ("unknown".to_owned(), None));
-                aside.put(key, row, error)?;
+            match again {
+                Ok(wrote) => next.written += i64::try_from(wrote).unwrap_or(0),
+                Err(error) => aside.put(key, row, error)?,
             }
             for aside in aside.rows() {
                 self.ledger.put_aside(&self.session, job.at, aside).await?;
             }
             self.ledger.set_part(&self.session, job.at, job.id, &next).await?;
-            Ok((next, range.rows, aside))
+            Ok(Some((next, range.rows, aside)))
         }
         .await;
-        let (next, rows, aside) = match self.finish(looked).await {
-            Ok(done) => done,
-            Err(error) if error.own_code().is_some_and(is_a_lock) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let wrote = if self.tell_aside(job, aside) == 0 { u64::try_from(rows).unwrap_or(0) } else { 0 };
+        let Some((next, rows, aside)) = self.finish(looked).await? else { return Ok(None) };
+        self.tell_aside(job, aside);
+        let wrote = u64::try_from(next.written - part.written).unwrap_or(0);
         let (took, computing) = (Duration::ZERO, Duration::ZERO);
         let lap = Lap { rows, full: true, took, computing, crowd: 0, busy: false };
-        Ok(Some(Done { part: next, wrote, lap, control: Control::default() }))
+        Ok(Some(Done { done: next.done, part: next, wrote, lap, control: Control::default() }))
     }
 
-    /// Runs the batch's statement again, within the transaction that names the row. What it says of a row is returned.
-    async fn once_more(&self, job: &Job<'_>, leaf: &Leaf, predicate: &str) -> Result<Option<Error>> {
+    /// Runs the batch's statement again, within the transaction that names the row: how many rows it writes, or what it
+    /// says of one.
+    async fn once_more(&self, job: &Job<'_>, leaf: &Leaf, predicate: &str) -> Result<Result<u64>> {
         self.session.send("a savepoint", "SAVEPOINT once_more").await?;
         let sql = job.batches().sql(&leaf.sql, predicate);
         // What is checked at the commit otherwise would take the name with it.
@@ -153,21 +154,22 @@ impl Worker<'_> {
             self.session.send("checking constraints", "SET CONSTRAINTS ALL IMMEDIATE"),
         )
         .await;
-        let tried = wrote.map_err(|error| failed(job, leaf, predicate, error)).and(checked);
+        let tried = wrote.map_err(|error| failed(job, leaf, predicate, error)).and_then(|wrote| {
+            checked?;
+            Ok(rows(&wrote))
+        });
         match tried {
-            Ok(()) => Ok(None),
             Err(error) if is_of_a_row(&error) => {
                 self.session.send("going back", "ROLLBACK TO SAVEPOINT once_more").await?;
-                Ok(Some(error))
+                Ok(Err(error))
             }
-            Err(error) => Err(error),
+            tried => tried.map(Ok),
         }
     }
 
-    /// Rows whose transaction has committed; how many they are.
-    pub(super) fn tell_aside(&self, job: &Job<'_>, aside: AsideForNow<'_, '_>) -> usize {
-        let rows = aside.keep();
-        for row in &rows {
+    /// Their transaction has committed.
+    pub(super) fn tell_aside(&self, job: &Job<'_>, aside: AsideForNow<'_, '_>) {
+        for row in aside.keep() {
             tracing::warn!(target: "phasewise", migration = job.at.migration, phase = job.at.phase, key = row.key, error = row.error, "a row is set aside");
             self.migrator.tell(&Event::RowSetAside {
                 migration: job.at.migration,
@@ -177,12 +179,7 @@ impl Worker<'_> {
                 error: &row.error,
             });
         }
-        rows.len()
     }
-}
-
-fn is_a_lock(code: &SqlState) -> bool {
-    [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::QUERY_CANCELED].contains(code)
 }
 
 /// What Postgres, or a user's trigger, says of single rows.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::compute::Filling;
-use super::leaves::{KeyColumn, Leaf};
+use super::leaves::{KeyColumn, Leaf, Leaves};
 use super::stretch::Division;
 use super::verification::{self, Wrong};
 use crate::ident::{literal, quote};
@@ -21,22 +21,6 @@ const REMEMBERED: usize = 10_000;
 pub(super) struct Skipped {
     pub(super) leaf: Leaf,
     pub(super) predicate: String,
-}
-
-/// The beginning of a pass.
-#[derive(Clone, Debug)]
-pub(super) struct Begun {
-    /// The oldest transaction that may have been open then, as SQL.
-    pub(super) xmin: String,
-    /// The files that the relations lay in.
-    pub(super) files: Vec<Option<u32>>,
-}
-
-impl Begun {
-    /// Rows that were written since, as a predicate over `t`.
-    pub(super) fn later(&self) -> String {
-        format!("age(t.xmin) <= age('{}'::xid)", self.xmin)
-    }
 }
 
 /// One loop under way.
@@ -59,7 +43,7 @@ pub(super) struct Job<'a> {
     skipped: Mutex<Vec<Skipped>>,
     written: &'a AtomicU64,
     missed: Mutex<Vec<Wrong>>,
-    begun: Mutex<Option<Begun>>,
+    begun: Mutex<Option<Leaves>>,
     busy: AtomicBool,
     stop: AtomicBool,
 }
@@ -195,14 +179,16 @@ impl<'a> Job<'a> {
         std::mem::take(&mut *self.missed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// When this driver began the pass; `None` if another one did, or if it has lost track since of rows to come back
-    /// to.
-    pub(super) fn begun(&self) -> Option<Begun> {
+    /// What there was when this driver began the pass; `None` if another one did, or if it has lost track since of rows
+    /// to come back to.
+    pub(super) fn begun(&self) -> Option<Leaves> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn begin(&self, begun: Begun) {
-        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+    /// A pass begins, over these.
+    pub(super) fn begin(&mut self, leaves: Leaves) {
+        self.leaves.clone_from(&leaves.all);
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(leaves);
     }
 
     /// Rows that must be come back to are not known any more. Where no verification finds them, another pass does.

@@ -31,8 +31,29 @@ pub(super) struct KeyColumn {
     pub(super) data_type: String,
 }
 
+/// The relations that hold a table's rows, at one moment.
+#[derive(Clone, Debug)]
+pub(super) struct Leaves {
+    pub(super) all: Vec<Leaf>,
+    /// The oldest transaction that may have been open then, as SQL. A snapshot is taken before relations are measured:
+    /// what is written to pages beyond their ends is newer.
+    pub(super) xmin: String,
+}
+
+impl Leaves {
+    /// Rows that were written since, as a predicate over `t`.
+    pub(super) fn later(&self) -> String {
+        format!("age(t.xmin) <= age('{}'::xid)", self.xmin)
+    }
+
+    /// The files that they lie in.
+    pub(super) fn files(&self) -> Vec<Option<u32>> {
+        self.all.iter().map(|leaf| leaf.file).collect()
+    }
+}
+
 /// The relations that hold the rows of `batches`' table.
-pub(super) async fn leaves(session: &Session, batches: &Batches, order: Order) -> Result<Vec<Leaf>> {
+pub(super) async fn leaves(session: &Session, batches: &Batches, order: Order) -> Result<Leaves> {
     let rows = session
         .ask(
             "WITH RECURSIVE tree AS (
@@ -48,6 +69,7 @@ pub(super) async fn leaves(session: &Session, batches: &Batches, order: Order) -
                     CASE WHEN c.relkind = 'r' THEN pg_catalog.pg_relation_size(c.oid)
                          / current_setting('block_size')::int8 ELSE 0 END AS pages,
                     pg_catalog.pg_relation_filenode(c.oid) AS file,
+                    pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::xid::text AS xmin,
                     nullif(greatest(c.reltuples, -1), -1)::int8 AS estimate, m.amname IS NOT DISTINCT FROM 'heap' AS heap
                FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.oid
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -65,7 +87,8 @@ pub(super) async fn leaves(session: &Session, batches: &Batches, order: Order) -
             ),
         ));
     }
-    let mut leaves = Vec::new();
+    let xmin = rows.first().map_or(Ok(String::new()), |row| get(row, "xmin"))?;
+    let mut all = Vec::new();
     for row in &rows {
         let (kind, sql): (String, String) = (get(row, "kind")?, get(row, "sql")?);
         match kind.as_str() {
@@ -80,7 +103,7 @@ pub(super) async fn leaves(session: &Session, batches: &Batches, order: Order) -
                         ),
                     ));
                 }
-                leaves.push(Leaf {
+                all.push(Leaf {
                     oid: get(row, "oid")?,
                     sql,
                     // Gone between two looks.
@@ -101,24 +124,25 @@ pub(super) async fn leaves(session: &Session, batches: &Batches, order: Order) -
             }
         }
     }
-    Ok(leaves)
-}
-
-/// The files that they lie in.
-pub(super) fn files(leaves: &[Leaf]) -> Vec<Option<u32>> {
-    leaves.iter().map(|leaf| leaf.file).collect()
+    Ok(Leaves { all, xmin })
 }
 
 /// The types of the key's columns.
 pub(super) async fn key_columns(session: &Session, batches: &Batches) -> Result<Vec<KeyColumn>> {
     let rows = session
         .ask(
-            "SELECT a.attname::text AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS data_type,
+            "WITH RECURSIVE base AS (
+                SELECT y.oid AS domain, y.typbasetype AS oid FROM pg_catalog.pg_type y WHERE y.typtype = 'd'
+                UNION ALL
+                SELECT base.domain, y.typbasetype FROM base JOIN pg_catalog.pg_type y ON y.oid = base.oid WHERE y.typtype = 'd'
+             )
+             SELECT a.attname::text AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS data_type,
                     (SELECT bool_and(pg_catalog.pg_operator_is_visible(p.amopopr))
                        FROM pg_catalog.pg_opclass o JOIN pg_catalog.pg_am m ON m.oid = o.opcmethod AND m.amname = 'btree'
                        JOIN pg_catalog.pg_amop p ON p.amopfamily = o.opcfamily
                         AND p.amoplefttype = o.opcintype AND p.amoprighttype = o.opcintype
-                      WHERE o.opcintype = a.atttypid AND o.opcdefault) IS NOT FALSE AS comparable
+                      WHERE o.opcdefault AND (o.opcintype = a.atttypid OR o.opcintype IN (
+                            SELECT base.oid FROM base WHERE base.domain = a.atttypid))) IS NOT FALSE AS comparable
                FROM unnest($2::text[]) WITH ORDINALITY AS k (name, nth)
                JOIN pg_catalog.pg_attribute a ON a.attrelid = to_regclass($1) AND a.attname = k.name
               ORDER BY k.nth",

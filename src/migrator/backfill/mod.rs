@@ -11,9 +11,11 @@ mod job;
 mod leaves;
 mod pace;
 mod range;
+mod reconnect;
 mod repair;
 mod stretch;
 mod verification;
+mod waiting;
 mod walk;
 
 pub(super) use compute::{Compute, function, unregistered};
@@ -22,13 +24,12 @@ use std::sync::atomic::AtomicU64;
 
 use compute::Filling;
 use futures_util::future::try_join3;
-use job::{Begun, Job, table_sql};
-use leaves::{files, key_columns, leaves};
+use job::{Job, table_sql};
+use leaves::{key_columns, leaves};
 use verification::Wrong;
 
-use super::connect::{Sql as _, get};
 use super::driver::Driver;
-use super::ledger::{At, Part};
+use super::ledger::At;
 use super::steps::Outcome;
 use super::throttles::Throttles;
 use crate::error::{Error, Kind, Result};
@@ -41,6 +42,7 @@ impl Driver<'_> {
     /// A loop, whatever becomes of the connection.
     pub(super) async fn batches(&mut self, at: At<'_>, batches: &Batches, id: &str) -> Result<Outcome> {
         let written = AtomicU64::new(0);
+        self.worker.cut_off = None;
         loop {
             match self.try_batches(at, batches, id, &written).await {
                 Err(error) if self.is_cut_off(&error) => self.reconnect(error).await?,
@@ -66,7 +68,7 @@ impl Driver<'_> {
             self.ledger.set_aside(&self.session, Some(at.migration)),
         )
         .await?;
-        if open.is_empty() && found.iter().all(|leaf| leaf.pages == 0) {
+        if open.is_empty() && found.all.iter().all(|leaf| leaf.pages == 0) {
             return Ok(false);
         }
         let filling = match &batches.work {
@@ -76,7 +78,7 @@ impl Driver<'_> {
             }
             _ => None,
         };
-        let keys = if found.iter().any(|leaf| leaf.by_key) {
+        let keys = if found.all.iter().any(|leaf| leaf.by_key) {
             key_columns(&self.session, batches).await?
         } else {
             Vec::new()
@@ -85,10 +87,10 @@ impl Driver<'_> {
             &policy,
             &self.migrator.replicas,
             &self.migrator.throttles,
-            found.iter().map(|leaf| leaf.oid).collect(),
+            found.all.iter().map(|leaf| leaf.oid).collect(),
         );
         let aside = aside.into_iter().filter(|aside| aside.relation == table_sql(batches)).collect();
-        let mut job = Job::new(at, id, batches, policy, found, keys, filling, throttles, aside, written);
+        let mut job = Job::new(at, id, batches, policy, found.all, keys, filling, throttles, aside, written);
         self.try_aside_again(&job).await?;
         // Nobody works on them any more.
         if open.iter().any(|part| !part.ended && part.token == Some(self.lease.token)) {
@@ -107,12 +109,10 @@ impl Driver<'_> {
         let mut wrong = Vec::new();
         for pass in first..=last {
             if open.is_empty() && (pass > first || self.anything_to_do(&job).await) {
-                if pass > first {
-                    job.leaves = leaves(&self.session, batches, policy.order).await?;
-                }
+                job.begin(leaves(&self.session, batches, policy.order).await?);
                 open = walk::parts(&job, pass, policy.workers);
                 self.begin(self.own_timeouts()).await?;
-                let begun = self.begin_pass(&job, &open).await;
+                let begun = self.ledger.begin_pass(&self.session, at, id, &open).await;
                 self.finish(begun).await?;
             }
             let walked = !open.is_empty();
@@ -122,7 +122,14 @@ impl Driver<'_> {
             }
             let rest = async {
                 self.revisit(&job).await?;
-                self.settle_rest(&job).await
+                let wrong = self.settle_rest(&job).await?;
+                if !wrong.is_empty() || !walked {
+                    return Ok(wrong);
+                }
+                match self.catch_up(&job).await? {
+                    true => self.settle_rest(&job).await,
+                    false => Ok(vec![Wrong::unknown()]),
+                }
             };
             wrong = match rest.await {
                 Ok(wrong) => wrong,
@@ -133,13 +140,6 @@ impl Driver<'_> {
                 }
                 Err(error) => return Err(error),
             };
-            if wrong.is_empty() && walked {
-                wrong = match self.hopped(&job).await? {
-                    Some(hopped) if hopped.is_empty() => hopped,
-                    Some(hopped) => self.catch_up(&job, &hopped).await?,
-                    None => vec![Wrong::unknown()],
-                };
-            }
             if wrong.is_empty() {
                 self.forget(&job).await?;
                 return Ok(true);
@@ -160,14 +160,6 @@ impl Driver<'_> {
                 batches.verify
             ),
         ))
-    }
-
-    async fn begin_pass(&self, job: &Job<'_>, parts: &[Part]) -> Result<()> {
-        let sql = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::xid::text AS xmin";
-        let rows = self.session.ask(sql, &[]).await?;
-        let xmin = rows.first().map_or(Ok(String::new()), |row| get(row, "xmin"))?;
-        job.begin(Begun { xmin, files: files(&job.leaves) });
-        self.ledger.begin_pass(&self.session, job.at, job.id, parts).await
     }
 
     async fn forget(&self, job: &Job<'_>) -> Result<()> {

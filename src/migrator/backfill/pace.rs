@@ -74,9 +74,10 @@ impl Pace {
         self.size = (self.size / 2).max(1);
     }
 
-    /// After a batch that was cancelled for taking too long: half as much, and no more than that for the policy's
-    /// sake. Else every other batch would be cancelled where the least of the policy takes too long.
-    pub(super) fn too_long(&mut self) {
+    /// After a batch of so many rows that was cancelled for taking too long: half as much, and no more than that for
+    /// the policy's sake. Else every other batch would be cancelled where the least of the policy takes too long.
+    pub(super) fn too_long(&mut self, rows: i64) {
+        self.size = self.size.min(rows.max(1));
         self.cut();
         self.least = self.least.min(self.size);
     }
@@ -186,12 +187,14 @@ mod tests {
     #[test]
     fn one_that_took_too_long_is_not_grown_for_the_sake_of_the_least() {
         let mut pace = Pace::new(&BackfillPolicy::new(), 1, None);
-        (0..5).for_each(|_| pace.too_long());
+        (0..5).for_each(|_| pace.too_long(1_000));
         assert_eq!(pace.size(), 31);
         let _ = pace.done(lap(31, 900), Control::default(), Instant::now());
         assert_eq!(pace.size(), 31, "twice as much would be cancelled again");
         let _ = pace.done(lap(31, 10), Control::default(), Instant::now());
         assert_eq!(pace.size(), 62, "cheaper rows");
+        pace.too_long(20);
+        assert_eq!(pace.size(), 10, "it was a smaller one that was cancelled");
     }
 
     #[test]

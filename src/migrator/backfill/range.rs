@@ -8,7 +8,7 @@ use crate::ident::{literal, quote};
 use crate::migrator::connect::get;
 use crate::migrator::ledger::Spot;
 
-/// A batch looks no further than this many pages: a bloated stretch must not make one transaction long.
+/// Each part of a stretch looks no further than this many pages: bloat must not make one transaction long.
 const PAGES: i64 = 1_000;
 
 /// The rows of one batch.
@@ -26,11 +26,31 @@ pub(super) struct Range {
     pub(super) full: bool,
 }
 
-/// The query for the end of the batch of `size` rows that begins at `spot`.
-pub(super) fn query(leaf: &Leaf, keys: &[KeyColumn], spot: &Spot, size: i64) -> String {
+/// How much a stretch may hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extent {
+    pub(super) rows: i64,
+    /// The batches that it is for.
+    pub(super) parts: i64,
+}
+
+impl Extent {
+    /// For one batch.
+    pub(super) fn rows(rows: i64) -> Self {
+        Self { rows, parts: 1 }
+    }
+
+    fn pages(self) -> i64 {
+        PAGES * self.parts
+    }
+}
+
+/// The query for the end of the stretch that begins at `spot`.
+pub(super) fn query(leaf: &Leaf, keys: &[KeyColumn], spot: &Spot, extent: Extent) -> String {
+    let size = extent.rows;
     match spot {
         Spot::Tuple { page, item, until, .. } => {
-            let until = (page + PAGES).min(*until);
+            let until = (page + extent.pages()).min(*until);
             format!(
                 "SELECT count(*) AS rows, max(ctid)::text AS last FROM (
                     SELECT ctid FROM ONLY {} WHERE ctid > '({page},{item})'::tid AND ctid < '({until},0)'::tid LIMIT {size}
@@ -60,13 +80,14 @@ pub(super) fn query(leaf: &Leaf, keys: &[KeyColumn], spot: &Spot, size: i64) -> 
 }
 
 /// From the answer to [`query`].
-pub(super) fn range(rows: &[Row], keys: &[KeyColumn], spot: &Spot, size: i64) -> Result<Range> {
+pub(super) fn range(rows: &[Row], keys: &[KeyColumn], spot: &Spot, extent: Extent) -> Result<Range> {
+    let size = extent.rows;
     let row = rows.first();
     let count: i64 = row.map_or(Ok(0), |row| get(row, "rows"))?;
     match spot {
         Spot::Tuple { first, page, item, until } => {
             let last: Option<String> = row.map_or(Ok(None), |row| get(row, "last"))?;
-            let mut end = ((page + PAGES).min(*until), 0);
+            let mut end = ((page + extent.pages()).min(*until), 0);
             if let Some(last) = last.as_deref().filter(|_| count >= size).and_then(tuple_id) {
                 end = last;
             }

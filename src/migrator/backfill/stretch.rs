@@ -9,12 +9,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::range::Range;
 
-/// Parts of a stretch, as predicates over `t`. Rows of the parts before are filled, which the batches' condition
-/// leaves out; the last part is all that is left. By a hash of their place, each page has a share of every part.
-const THIRDS: [&str; 3] =
-    [" AND pg_catalog.hashtid(t.ctid) & 255 < 85", " AND pg_catalog.hashtid(t.ctid) & 255 < 170", ""];
+/// Parts of a stretch, as predicates over `t`: by a hash of their place, so that each page has a share of every part. The
+/// last one is all that is left; what the others have filled the batches' condition leaves out.
+const THIRDS: [&str; 3] = [
+    " AND pg_catalog.hashtid(t.ctid) & 255 < 85",
+    " AND pg_catalog.hashtid(t.ctid) & 255 BETWEEN 85 AND 169",
+    "",
+];
 
 const LAST: usize = THIRDS.len() - 1;
+const PARTS: i64 = 3;
 
 /// By so many rows one can tell whether they stay on their pages.
 const ENOUGH: u64 = 200;
@@ -60,15 +64,21 @@ impl Stretch {
         self.third > LAST
     }
 
-    /// Rows that the batches so far have not written.
-    pub(super) fn left(&self) -> i64 {
-        (self.range.rows - self.wrote).max(0)
+    /// Rows that its batches have written so far.
+    pub(super) fn written(&self) -> i64 {
+        self.wrote.min(self.range.rows)
     }
 
     /// Rows that the next batch looks at if it writes so many: each row of the stretch counts once.
     pub(super) fn looked_at(&self, wrote: u64) -> i64 {
-        let left = self.left();
+        let left = self.range.rows - self.written();
         if self.is_last() { left } else { i64::try_from(wrote).unwrap_or(i64::MAX).min(left) }
+    }
+
+    /// Rows of a batch, about.
+    pub(super) fn share(&self) -> i64 {
+        let parts = if self.divided { PARTS } else { 1 };
+        self.range.rows / parts
     }
 
     /// After a batch that wrote so many rows, and so many of them on their own page.
@@ -78,8 +88,7 @@ impl Stretch {
             self.later.1 += in_place;
         }
         self.wrote += i64::try_from(rows).unwrap_or(0);
-        // Nothing to do in a third: most likely in all of it.
-        self.third = if rows == 0 { LAST.max(self.third + 1) } else { self.third + 1 };
+        self.third += 1;
     }
 
     /// Whether dividing it was worth it; `None` if there is nothing to tell by.
@@ -99,17 +108,17 @@ pub(super) struct Division {
 impl Division {
     /// The parts that the next stretch is divided into, if it would have so many rows a part.
     pub(super) fn parts(&self, rows: i64) -> i64 {
-        let parts = i64::try_from(THIRDS.len()).unwrap_or(1);
-        if rows.saturating_mul(parts) < WORTH_DIVIDING {
-            return 1;
-        }
-        let left =
-            self.undivided.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        if left.is_ok() { 1 } else { parts }
+        let worth = rows.saturating_mul(PARTS) >= WORTH_DIVIDING;
+        if worth && self.undivided.load(Ordering::Relaxed) == 0 { PARTS } else { 1 }
     }
 
-    pub(super) fn judge(&self, paid: Option<bool>) {
-        if paid == Some(false) {
+    /// A stretch is done that went undivided.
+    pub(super) fn count_down(&self) {
+        let _ = self.undivided.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+    }
+
+    pub(super) fn judge(&self, paid: bool) {
+        if !paid {
             self.undivided.store(UNDIVIDED, Ordering::Relaxed);
         }
     }

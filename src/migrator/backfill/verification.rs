@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use tokio_postgres::types::Type;
 
-use super::job::{Job, names, table_sql};
-use super::leaves::{files, leaves};
+use super::job::{Job, key_list, names, table_sql};
+use super::leaves::{Leaves, leaves};
 use crate::error::{Error, Kind, Result};
 use crate::migrator::connect::{Sql as _, get};
 use crate::migrator::events::Event;
@@ -16,9 +16,6 @@ use crate::step::Work;
 
 /// The most rows that one verification looks for: as many as single repairs are good for.
 pub(super) const MOST: usize = 1_000;
-
-/// The most rows that are kept in memory of those that moved behind a pass: for more of them, another pass.
-const HOPPED: usize = 100_000;
 
 /// A row that is wrong.
 #[derive(Clone, Debug)]
@@ -57,37 +54,44 @@ impl Worker<'_> {
     /// Rows that are wrong, by one snapshot; so many at the most.
     pub(super) async fn verify(&self, job: &Job<'_>) -> Result<Vec<Wrong>> {
         self.outlive_writers(job).await?;
-        self.rows(job, &job.batches().verify, MOST).await
+        self.rows(job, &job.batches().verify, "").await
     }
 
-    /// Rows without a value that may have moved behind the pass before they were computed. `None`: nobody can tell.
-    ///
-    /// Where the column may stay null, only the function knows which rows are wrong; but a row that was not written
-    /// since the pass began lies where it lay, unless all of them were moved. What one snapshot shows is enough: of a
-    /// row that changes later, the version that was seen is computed, or it is missed and known.
-    pub(super) async fn hopped(&self, job: &Job<'_>) -> Result<Option<Vec<Wrong>>> {
+    /// Whether rows that nothing verifies may have been missed by a pass, so that only another one finds them.
+    pub(super) async fn is_unsure(&self, job: &Job<'_>) -> Result<bool> {
         let batches = job.batches();
         if batches.verify != "false" {
-            return Ok(Some(Vec::new()));
+            return Ok(false);
         }
-        let Some(begun) = job.begun() else { return Ok(None) };
-        if job.filling.is_none() {
-            return Ok(Some(Vec::new()));
-        }
+        let Some(begun) = job.begun() else { return Ok(true) };
         let now = leaves(&self.session, &batches, job.policy.order).await?;
-        if begun.files != files(&now) {
-            return Ok(None);
-        }
-        let predicate = format!("({}) AND {}", batches.condition, begun.later());
-        let hopped = self.rows(job, &predicate, HOPPED).await?;
-        Ok((hopped.len() < HOPPED).then_some(hopped))
+        Ok(now.files() != begun.files())
     }
 
-    async fn rows(&self, job: &Job<'_>, predicate: &str, most: usize) -> Result<Vec<Wrong>> {
+    /// Rows without a value that may have moved behind the pass before they were computed: some of them, those of the
+    /// smallest keys after `after`.
+    ///
+    /// Where the column may stay null, only the function knows which rows are wrong; but a row that was not written
+    /// since the pass began lies where it lay. Of a row that changes later, the version that was seen is computed, or
+    /// it is missed and known.
+    pub(super) async fn hopped(
+        &self,
+        job: &Job<'_>,
+        since: &Leaves,
+        after: Option<&str>,
+    ) -> Result<Vec<Wrong>> {
+        let batches = job.batches();
+        let keys = key_list(&batches.keys);
+        let after = after.map_or_else(String::new, |after| format!(" AND ({keys}) > ({after})"));
+        let predicate = format!("({}) AND {}{after}", batches.condition, since.later());
+        self.rows(job, &predicate, &format!(" ORDER BY {keys}")).await
+    }
+
+    async fn rows(&self, job: &Job<'_>, predicate: &str, order: &str) -> Result<Vec<Wrong>> {
         let (at, batches) = (job.at, job.batches());
         let (key, row) = names(&batches.keys);
         let sql = format!(
-            "SELECT {key} AS key, {row} AS row FROM {} AS t WHERE ({predicate}) LIMIT {most}",
+            "SELECT {key} AS key, {row} AS row FROM {} AS t WHERE ({predicate}){order} LIMIT {MOST}",
             table_sql(&batches)
         );
         let rows = self.session.query_typed(&sql, &[]).await.map_err(|error| {

@@ -244,18 +244,25 @@ impl Ledger {
         Ok(())
     }
 
-    /// Says why a loop pauses; `None` once it goes on.
+    /// Says why a loop pauses, or one part of it; no reason once it goes on.
     pub(in crate::migrator) async fn set_reason(
         &self,
         conn: &Conn,
         at: At<'_>,
         step: &str,
+        part: Option<i32>,
         reason: Option<&str>,
     ) -> Result<()> {
-        let sql = self.sql(&format!("UPDATE {{s}}.backfills SET reason = $5 WHERE {LOOP} AND NOT ended"));
+        let sql = self.sql(&format!(
+            "UPDATE {{s}}.backfills SET reason = $5 WHERE {LOOP} AND NOT ended AND part = coalesce($6, part)"
+        ));
         let direction = at.direction.as_str();
-        conn.ask(&sql, &[text(&at.migration), text(&at.phase), text(&direction), text(&step), text(&reason)])
-            .await?;
+        let (migration, phase) = (text(&at.migration), text(&at.phase));
+        conn.ask(
+            &sql,
+            &[migration, phase, text(&direction), text(&step), text(&reason), (&part, Type::INT4)],
+        )
+        .await?;
         Ok(())
     }
 

@@ -27,8 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Asked at most once a second, by one worker for all.
 #[async_trait::async_trait]
 pub trait Throttle: Send + Sync {
-    /// The reason to wait, or `None` to go on. `client` is in no transaction, and must be left so. Batches wait too
-    /// while there is no answer within 10 s.
+    /// The reason to wait, or `None` to go on. `client` is in no transaction, and must be left so. Batches wait, too,
+    /// if there is no answer within 10 s: then the call is dropped, and made again. (A query that it has sent still runs
+    /// to its end first.)
     ///
     /// # Errors
     ///
@@ -36,24 +37,25 @@ pub trait Throttle: Send + Sync {
     async fn hold(&self, client: &Client) -> Result<Option<String>>;
 }
 
-/// A limit, and whether it is over it: what has crossed it must come down to half of it.
+/// A limit, and whether it is over it: what has crossed it must come down to half of it, or to where it can.
 #[derive(Clone, Copy, Debug)]
 struct Limit {
     limit: f64,
+    end: f64,
     holding: bool,
 }
 
 impl Limit {
     fn new(limit: f64) -> Self {
-        Self { limit, holding: false }
+        Self { limit, end: limit / 2.0, holding: false }
     }
 
     /// What `value` must be below now.
     fn now(&self) -> f64 {
-        if self.holding { self.limit / 2.0 } else { self.limit }
+        if self.holding { self.end } else { self.limit }
     }
 
-    /// Whether `value` is over the limit. Says so until it is below half of it.
+    /// Whether `value` is over the limit. Says so until it has come down.
     fn over(&mut self, value: f64) -> bool {
         self.holding = value > self.now();
         self.holding

@@ -11,8 +11,8 @@ use crate::migrator::policy::BackfillPolicy;
 /// Fewer dead rows than this bother nobody, whatever their share.
 const BOTHER: f64 = 1_000_000.0;
 
-/// The limit is no lower than so many times the dead rows at which autovacuum begins.
-const VACUUM_BEGINS: f64 = 2.5;
+/// So many times the dead rows at which autovacuum begins are come down from for sure.
+const REACHABLE: f64 = 1.25;
 
 pub(super) struct Vacuum {
     wraparound: bool,
@@ -66,16 +66,17 @@ impl Vacuum {
             for row in &rows {
                 let (relid, relation): (u32, String) = (get(row, "relid")?, get(row, "relation")?);
                 let begins: f64 = get(row, "begins")?;
-                // Only autovacuum brings them down, so it must have begun long before half of the limit.
-                let least = begins * VACUUM_BEGINS;
-                reasons.extend(self.judge(relid, &relation, get(row, "dead")?, get(row, "live")?, least));
+                reasons.extend(self.judge(relid, &relation, get(row, "dead")?, get(row, "live")?, begins));
             }
         }
         Ok(reasons)
     }
 
-    fn judge(&mut self, relid: u32, relation: &str, dead: f64, live: f64, least: f64) -> Option<String> {
-        let allowed = (live * self.dead?).max(BOTHER).max(least);
+    /// `begins` is at how many dead rows autovacuum does.
+    fn judge(&mut self, relid: u32, relation: &str, dead: f64, live: f64, begins: f64) -> Option<String> {
+        // Only autovacuum brings them down: below where it begins there may be no end to the wait.
+        let reachable = begins * REACHABLE;
+        let allowed = (live * self.dead?).max(BOTHER).max(reachable);
         let at = match self.limits.iter().position(|(known, _)| *known == relid) {
             Some(at) => at,
             None => {
@@ -85,6 +86,7 @@ impl Vacuum {
         };
         let (_, limit) = self.limits.get_mut(at)?;
         limit.limit = allowed;
+        limit.end = reachable.max(allowed / 2.0);
         let below = limit.now();
         limit.over(dead).then(|| {
             format!(
@@ -109,8 +111,14 @@ mod tests {
         assert!(held(&mut vacuum, 5_100_000.0, 10_000_000.0));
         assert!(held(&mut vacuum, 2_600_000.0, 10_000_000.0), "not yet half of it");
         assert!(!held(&mut vacuum, 2_500_000.0, 10_000_000.0));
-        let late = 2.5 * 8_000_000.0;
-        assert!(vacuum.judge(2, "u", 8_500_000.0, 10_000_000.0, late).is_none(), "autovacuum has just begun");
-        assert!(vacuum.judge(2, "u", 20_500_000.0, 10_000_000.0, late).is_some());
+        let begins = 8_000_000.0;
+        let mut held = |dead: f64| vacuum.judge(2, "u", dead, 10_000_000.0, begins).is_some();
+        assert!(!held(8_500_000.0), "autovacuum has just begun");
+        assert!(held(10_500_000.0));
+        assert!(!held(9_500_000.0), "it need not come down to where autovacuum does not begin");
+        let mut held = |dead: f64| vacuum.judge(3, "v", dead, 10_000_000.0, 3_000_000.0).is_some();
+        assert!(held(5_100_000.0));
+        assert!(held(3_800_000.0));
+        assert!(!held(3_700_000.0));
     }
 }

@@ -366,3 +366,52 @@ async fn many_rows_without_a_value_that_are_written() {
 async fn rows_without_a_key_or_a_value_that_are_written() {
     rows_without_a_value_that_are_written("").await;
 }
+
+/// A row moves to a partition that had none when the pass began.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_moves_to_an_empty_partition() {
+    let (database, client) = tables(&[
+        "CREATE TABLE t (id int, a text, part int, PRIMARY KEY (id, part)) PARTITION BY LIST (part)",
+        "CREATE TABLE t0 PARTITION OF t FOR VALUES IN (0)",
+        "CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1)",
+        "INSERT INTO t SELECT i, 'row ' || i, 0 FROM generate_series(1, 100) i",
+    ])
+    .await;
+    let migrator = migrator(&database, &TEXT, fixed(7).passes(1))
+        .compute("text", |row: Row| async move { Ok::<_, Infallible>(Some(upper(&row))) });
+    let (migrator, mut ears) = stepwise(migrator);
+    let running = filling(migrator);
+    ears.batch().await;
+    run(&client, "UPDATE t SET part = 1 WHERE id = 90").await;
+    ears.run();
+    filled(running).await;
+    assert_eq!(one::<i64>(&client, "SELECT count(*) FROM t WHERE b IS DISTINCT FROM upper(a)").await, 0);
+}
+
+/// A row that fails is named as well where only the rows that have moved are computed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_moves_and_fails() {
+    let (database, client) = tables(ROWS).await;
+    run(
+        &client,
+        "CREATE FUNCTION fits(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$SELECT $1 <> 'ROW 90'$$",
+    )
+    .await;
+    let policy = fixed(7).on_failing_row(OnFailingRow::SetAside(1));
+    let migrator = migrator(&database, &TEXT, policy)
+        .compute("text", |row: Row| async move { Ok::<_, Infallible>(Some(upper(&row))) });
+    let (migrator, mut ears) = stepwise(migrator);
+    let other = migrator.clone();
+    let running = filling(migrator);
+    ears.batch().await;
+    run(&client, "ALTER TABLE t ADD CONSTRAINT fits CHECK (fits(b)) NOT VALID").await;
+    // In front of the walk there is room.
+    run(&client, "DELETE FROM t WHERE id <= 5").await;
+    run(&client, "VACUUM t").await;
+    run(&client, "UPDATE t SET a = a WHERE id = 90").await;
+    ears.run();
+    filled(running).await;
+    let aside = other.status().await.expect("a status").migrations[0].set_aside.clone();
+    assert_eq!(aside.iter().map(|row| row.key.as_str()).collect::<Vec<_>>(), ["id = 90"]);
+    assert_eq!(one::<i64>(&client, "SELECT count(*) FROM t WHERE b IS NULL").await, 1);
+}

@@ -354,3 +354,21 @@ async fn workers_together_set_aside_no_more_than_the_policy_says() {
     assert!(error.to_string().contains(" 2 rows are set aside already."), "{error}");
     assert_eq!(one::<i64>(&client, "SELECT count(*) FROM phasewise.set_aside").await, 2);
 }
+
+/// A client that holds one of them keeps nothing else from being filled.
+#[tokio::test]
+async fn one_that_is_locked_is_tried_again_another_time() {
+    let (database, client) = tables(ROWS).await;
+    poison(&client, "7").await;
+    let (first, mut ears) = ears(migrator(&database, &PARSE, aside(1).pause(Duration::from_millis(50))));
+    let running = filling(first);
+    ears.until(|heard| matches!(heard, Heard::Aside { .. })).await;
+    running.abort();
+    assert!(running.await.expect_err("dropped").is_cancelled());
+    let holder = database.connect().await.expect("a connection");
+    run(&holder, "BEGIN; SELECT FROM t WHERE id = 7 FOR UPDATE").await;
+    let migrator = migrator(&database, &PARSE, aside(1));
+    fill(&migrator).await.expect("filled but for one");
+    assert_eq!(keys_aside(&migrator).await, ["id = 7"]);
+    assert_eq!(unfilled(&client).await, "7");
+}

@@ -12,8 +12,9 @@ use tokio_postgres::{Config, NoTls};
 
 use super::*;
 
-/// Tells the process of a driver where its database is.
+/// Tells the process of a driver where its database is, and how large its batches are.
 const URL: &str = "PHASEWISE_BACKFILL_URL";
+const SIZE: &str = "PHASEWISE_BACKFILL_SIZE";
 
 static RENAME: Migrations =
     migrations![Migration::new("rename", RenameColumn::new("t", "a", "b").kept_in_sync()).not_deployed()];
@@ -47,17 +48,19 @@ async fn driver() {
             println!("\nbatch");
         }
     });
-    let migrator = tuned(migrator, fixed(25).pause(Duration::from_millis(1)));
+    let size = std::env::var(SIZE).expect("a size").parse().expect("a number");
+    let migrator = tuned(migrator, fixed(size).pause(Duration::from_millis(1)));
     if let Err(error) = migrator.run_to("rename", "Backfill").await {
         println!("\n{error}");
     }
 }
 
 /// A driver in another process, once it has done a batch.
-fn driver_at_work(url: &str) -> Child {
+fn driver_at_work(url: &str, size: u32) -> Child {
     let mut child = Command::new(std::env::current_exe().expect("this test"))
         .args(["--exact", "backfill::killed::driver", "--nocapture"])
         .env(URL, url)
+        .env(SIZE, size.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -133,7 +136,7 @@ async fn fifty_drivers_are_killed_in_one_backfill() {
     for nth in 1..=50 {
         let (url, pause) = (url.clone(), Duration::from_micros(random.u64(0..60_000)));
         let killed = tokio::task::spawn_blocking(move || {
-            let mut child = driver_at_work(&url);
+            let mut child = driver_at_work(&url, 25);
             std::thread::sleep(pause);
             child.kill().expect("killed");
             child.wait().expect("gone");
@@ -153,6 +156,42 @@ async fn fifty_drivers_are_killed_in_one_backfill() {
         written += writer.await.expect("a writer that did not fail");
     }
     assert!(written > 1_000, "{written}");
+    assert_ended_well(&client).await;
+}
+
+/// Killed between the thirds of a stretch, too: what they have filled stays filled, and counts once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drivers_are_killed_in_the_midst_of_stretches() {
+    let (database, client) = tables(SETUP).await;
+    let url = database.url();
+    let over = Arc::new(AtomicBool::new(false));
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    tuned(migrator(&database, &RENAME, fixed(500)), fixed(500))
+        .run_to("rename", "InstallSync")
+        .await
+        .expect("in sync");
+    let writers = writers(&database, &over).await;
+    for nth in 1..=12 {
+        let (url, pause) = (url.clone(), Duration::from_micros(random.u64(0..30_000)));
+        let killed = tokio::task::spawn_blocking(move || {
+            let mut child = driver_at_work(&url, 500);
+            std::thread::sleep(pause);
+            child.kill().expect("killed");
+            child.wait().expect("gone");
+        });
+        killed.await.expect("killed");
+        let (done, most) = ("SELECT sum(done)::int8 FROM phasewise.backfills", ROWS + ROWS / 2);
+        let done: i64 = one(&client, done).await;
+        assert!(done <= most, "kill {nth} (seed {seed}): {done} rows");
+    }
+    let report =
+        tuned(migrator(&database, &RENAME, fixed(500)), fixed(500)).run_to("rename", "Backfill").await;
+    report.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    over.store(true, std::sync::atomic::Ordering::SeqCst);
+    for writer in writers {
+        writer.await.expect("a writer that did not fail");
+    }
     assert_ended_well(&client).await;
 }
 
@@ -255,7 +294,7 @@ async fn the_server_is_restarted_in_the_midst_of_it() {
         let done: Vec<u64> =
             heard.iter().filter(|batch| batch.part == part).map(|batch| batch.done).collect();
         // What was committed in the last moments before a crash is undone, the cursor with the rows.
-        assert!(done.windows(2).all(|two| two[1] + 500 > two[0]), "part {part} began again: {done:?}");
+        assert!(done.windows(2).all(|two| two[1] * 2 > two[0]), "part {part} began again: {done:?}");
     }
     assert_ended_well(&server.connect().await).await;
 }

@@ -22,7 +22,7 @@ async fn longer_than_the_walk(lock: &str) {
     let (database, client, holder) = held(lock).await;
     let (migrator, ears) = ears(migrator(&database, &FILL, fixed(20)));
     let running = filling(migrator);
-    until(&client, "SELECT count(b) = 199 FROM t").await;
+    until(&client, "SELECT count(b) = 199 AND bool_and(ended) FROM t, phasewise.backfills").await;
     assert!(!running.is_finished());
     assert_eq!(one::<Option<i32>>(&client, "SELECT b FROM t WHERE id = 30").await, None);
     run(&holder, "COMMIT").await;

@@ -16,7 +16,7 @@ const IN_PLACE: &str = "SELECT n_tup_upd >= 20000 AND n_tup_hot_upd * 2 > n_tup_
 #[tokio::test]
 async fn rows_stay_on_their_pages() {
     // What writes in another database of a server may keep Postgres from noticing that old versions can go.
-    let server = own_server(&[]).await;
+    let server = own_server(&[("autovacuum", "off")]).await;
     let database = server.database().await.expect("a database");
     let client = database.connect().await.expect("a connection");
     for sql in ROWS {
@@ -42,7 +42,7 @@ async fn each_row_counts_once() {
     assert!(batches.is_sorted_by_key(|batch| batch.done), "{batches:?}");
     assert_eq!(batches.iter().map(|batch| batch.rows).sum::<u64>(), 20_000);
     // What lies behind the rows of the beginning are new versions of theirs, if any.
-    assert!((20_000..22_000).contains(&batches[batches.len() - 1].done), "{batches:?}");
+    assert!((20_000..24_000).contains(&batches[batches.len() - 1].done), "{batches:?}");
     let thirds: Vec<&Batch> = batches.iter().filter(|batch| batch.rows > 0).collect();
     assert!(thirds.iter().all(|batch| batch.rows < 1_200), "{batches:?}");
     assert!(thirds.len() >= 18, "{batches:?}");
@@ -125,5 +125,36 @@ async fn one_is_paused_in_its_midst_and_resumed_by_another_driver() {
     other.resume("fill").await.expect("resumed");
     let report = fill(&other).await.expect("filled");
     assert_eq!(report.migrations[0].rows, 20_000 - first.rows);
+    assert_filled(&client).await;
+}
+
+/// Rows that somebody holds are left out of their third, and come back to.
+#[tokio::test]
+async fn rows_that_are_locked_in_one() {
+    let (database, client) = tables(ROWS).await;
+    let migrator = migrator(&database, &FILL, fixed(1_000));
+    migrator.run_to("fill", "WriteNew").await.expect("the column is there");
+    let holder = database.connect().await.expect("a connection");
+    run(&holder, "BEGIN; SELECT FROM t WHERE id % 2000 < 5 FOR UPDATE").await;
+    let running = filling(migrator);
+    until(&client, "SELECT count(b) = 19950 AND bool_and(ended) FROM t, phasewise.backfills").await;
+    run(&holder, "COMMIT").await;
+    assert_eq!(filled(running).await.migrations[0].rows, 20_000);
+    assert_filled(&client).await;
+}
+
+#[tokio::test]
+async fn three_workers_fill_each_row_once() {
+    let (database, client) = tables(ROWS).await;
+    for sql in [
+        "CREATE TABLE writes (id int)",
+        "CREATE FUNCTION count_writes() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO writes VALUES (NEW.id); RETURN NULL; END$$",
+        "CREATE TRIGGER count_writes AFTER UPDATE ON t FOR EACH ROW EXECUTE FUNCTION count_writes()",
+    ] {
+        run(&client, sql).await;
+    }
+    let report = fill(&migrator(&database, &FILL, fixed(500).workers(3))).await.expect("filled");
+    assert_eq!(report.migrations[0].rows, 20_000);
+    assert_eq!(one::<i64>(&client, "SELECT count(*) FROM writes").await, 20_000);
     assert_filled(&client).await;
 }

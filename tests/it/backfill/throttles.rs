@@ -209,7 +209,7 @@ async fn clients_that_wait_behind_a_batch() {
     let (database, client) = tables(ROWS).await;
     run(
         &client,
-        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END$$",
+        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(0.5); RETURN NEW; END$$",
     )
     .await;
     run(
@@ -255,13 +255,18 @@ impl phasewise::Throttle for Moody {
 #[tokio::test]
 async fn another_reason_is_said_too_and_another_figure_is_not() {
     let (database, client) = tables(ROWS).await;
-    let moods = [None, Some("it rains"), Some("12.5 degrees"), Some("11 degrees")];
+    let moods = [
+        None,
+        Some("replica_2 is 3 s behind"),
+        Some("replica_1 is 12.5 s behind"),
+        Some("replica_1 is 2 s behind"),
+    ];
     let watched = migrator(&database, &FILL, fixed(500)).throttle(Moody(Mutex::new(moods.to_vec())));
     let (watched, mut ears) = ears(watched);
     let running = filling(watched);
     let heard = ears.until(|heard| *heard == Heard::Resumed).await;
     let said = |reason: &str| Heard::Throttled(reason.to_owned());
-    assert_eq!(heard, [said("11 degrees"), said("it rains"), Heard::Resumed]);
+    assert_eq!(heard, [said("replica_1 is 2 s behind"), said("replica_2 is 3 s behind"), Heard::Resumed]);
     filled(running).await;
     assert_filled(&client).await;
 }
@@ -286,21 +291,30 @@ async fn a_throttle_without_an_answer_holds() {
     assert!(running.await.expect_err("dropped").is_cancelled());
 }
 
+/// Holds until it is told otherwise.
+struct Held(std::sync::Arc<std::sync::atomic::AtomicBool>);
+
+#[async_trait::async_trait]
+impl phasewise::Throttle for Held {
+    async fn hold(&self, _: &Client) -> Result<Option<String>, Error> {
+        let held = self.0.load(std::sync::atomic::Ordering::SeqCst);
+        Ok(held.then(|| "it rains".to_owned()))
+    }
+}
+
 /// It is not said to go on where it only waits for somebody else.
 #[tokio::test]
 async fn a_pause_while_it_is_held() {
     let (database, client) = tables(ROWS).await;
-    let moods = vec![Some("it rains"); 4];
-    let watched = migrator(&database, &FILL, fixed(500)).throttle(Moody(Mutex::new(moods)));
+    let rains = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let watched = migrator(&database, &FILL, fixed(500)).throttle(Held(std::sync::Arc::clone(&rains)));
     let (watched, mut ears) = ears(watched);
     let other = migrator(&database, &FILL, fixed(500));
     let running = filling(watched);
     assert_eq!(ears.next().await, Heard::Throttled("it rains".to_owned()));
     other.pause("fill").await.expect("paused");
     assert_eq!(ears.next().await, Heard::Throttled("it is paused; `resume` lets it go on".to_owned()));
+    rains.store(false, std::sync::atomic::Ordering::SeqCst);
     other.resume("fill").await.expect("resumed");
-    // The other reason may be there still.
-    ears.until(|heard| *heard == Heard::Resumed).await;
-    filled(running).await;
-    assert_filled(&client).await;
+    resumed(&mut ears, running, &client).await;
 }

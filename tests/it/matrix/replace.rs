@@ -10,10 +10,11 @@ exhaustive! {
         => &["ALTER TABLE item RENAME code TO label"];
     plain_rename_synced: PLAIN, RenameColumn::new("item", "code", "label").kept_in_sync()
         => &["ALTER TABLE item RENAME code TO label"];
+    // Postgres itself forgets a statistics object's target when a type changes.
     plain_retype: PLAIN, ChangeType::new("item", "num", "big", "bigint").up("{num}::bigint").down("case when {big} between -2147483648 and 2147483647 then {big}::int end")
-        => &["ALTER TABLE item ALTER num DROP DEFAULT, ALTER num TYPE bigint USING num::bigint, ALTER num SET DEFAULT 1::bigint", "ALTER TABLE item RENAME num TO big"];
+        => &["ALTER TABLE item ALTER num DROP DEFAULT, ALTER num TYPE bigint USING num::bigint, ALTER num SET DEFAULT 1::bigint", "ALTER TABLE item RENAME num TO big", "ALTER STATISTICS item_together SET STATISTICS 300"];
     plain_retype_synced: PLAIN, ChangeType::new("item", "num", "big", "bigint").up("{num}::bigint").down("case when {big} between -2147483648 and 2147483647 then {big}::int end").kept_in_sync()
-        => &["ALTER TABLE item ALTER num DROP DEFAULT, ALTER num TYPE bigint USING num::bigint, ALTER num SET DEFAULT 1::bigint", "ALTER TABLE item RENAME num TO big"];
+        => &["ALTER TABLE item ALTER num DROP DEFAULT, ALTER num TYPE bigint USING num::bigint, ALTER num SET DEFAULT 1::bigint", "ALTER TABLE item RENAME num TO big", "ALTER STATISTICS item_together SET STATISTICS 300"];
     partitioned_rename_synced: PARTITIONED, RenameColumn::new("event", "code", "label").kept_in_sync()
         => &["ALTER TABLE event RENAME code TO label"];
     partitioned_retype: PARTITIONED, ChangeType::new("event", "num", "big", "bigint").up("{num}::bigint").down("{big}::int")
