@@ -96,10 +96,6 @@ impl Worker<'_> {
         loop {
             let timeouts = self.batch_timeouts(&tries);
             let way = Way { size: pace.size(), timeouts, skipping, exact };
-            // It was made for another pace: what people or clients ask for counts as of this batch.
-            if stretch.as_ref().is_some_and(|stretch| way.size * 3 < stretch.share() * 2) {
-                *stretch = None;
-            }
             let attempt = self.attempt_batch(job, leaf, part, way, stretch, &read);
             match self.watch(&mut tries, timeouts.lock, attempt).await {
                 Ok(Attempt::Paused) => return Ok(None),
@@ -225,7 +221,9 @@ impl Worker<'_> {
         next.written += i64::try_from(filled.wrote).unwrap_or(0);
         let lap = Lap {
             rows: stretch.looked_at(filled.wrote),
+            size: if stretch.is_divided() { stretch.share() } else { way.size },
             full: range.full,
+            tells: stretch.is_first(),
             took: filled.took,
             computing: filled.computing,
             crowd: 0,

@@ -139,7 +139,7 @@ impl Worker<'_> {
         self.tell_aside(job, aside);
         let wrote = u64::try_from(next.written - part.written).unwrap_or(0);
         let (took, computing) = (Duration::ZERO, Duration::ZERO);
-        let lap = Lap { rows, full: true, took, computing, crowd: 0, busy: false };
+        let lap = Lap { rows, size: 1, full: true, tells: true, took, computing, crowd: 0, busy: false };
         Ok(Some(Done { done: next.done, part: next, wrote, lap, control: Control::default() }))
     }
 

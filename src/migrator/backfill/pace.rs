@@ -29,8 +29,12 @@ pub(super) struct Pace {
 pub(super) struct Lap {
     /// Rows that it looked at.
     pub(super) rows: i64,
+    /// Rows that it was made for, which may have been at another pace.
+    pub(super) size: i64,
     /// Whether it was as large as it might be: not cut short by the end of a relation, or by empty pages.
     pub(super) full: bool,
+    /// Whether others of its size will take as long, and no longer.
+    pub(super) tells: bool,
     /// How long its statement took.
     pub(super) took: Duration,
     /// How long the values took that Rust computed for it, while no row was held.
@@ -99,12 +103,12 @@ impl Pace {
         // meanwhile.
         let took = lap.took.max(lap.computing / COMPUTING).as_secs_f64().max(0.001);
         let crowded = self.policy.yield_to_clients && lap.crowd > 0;
-        let mut ideal = float(self.size) * target / took;
+        let mut ideal = float(lap.size) * target / took;
         if crowded {
-            ideal = ideal.min(float(self.size) / 2.0);
+            ideal = ideal.min(float(lap.size) / 2.0);
         }
         // Twice as much at the most: the next rows may be dearer. A batch that was cut short tells little.
-        let most = if lap.full { self.size.saturating_mul(2) } else { self.size };
+        let most = if lap.full && lap.tells { lap.size.saturating_mul(2) } else { self.size };
         // One that was cut below the least grows back step by step.
         let least = self.least.min(self.size.saturating_mul(2));
         self.size = whole(ideal).min(most).max(least).min(i64::from(self.policy.most)).max(1);
@@ -133,7 +137,16 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn lap(rows: i64, took: u32) -> Lap {
-        Lap { rows, full: true, took: MS * took, computing: Duration::ZERO, crowd: 0, busy: false }
+        Lap {
+            rows,
+            size: rows,
+            full: true,
+            tells: true,
+            took: MS * took,
+            computing: Duration::ZERO,
+            crowd: 0,
+            busy: false,
+        }
     }
 
     fn sizes(policy: &BackfillPolicy, laps: &[Lap]) -> Vec<i64> {
@@ -160,11 +173,24 @@ mod tests {
             [1_000, 1_500],
             "no more than the most"
         );
-        let short = Lap { full: false, ..lap(10, 1) };
+        let short = Lap { size: 1_000, full: false, ..lap(10, 1) };
         assert_eq!(
             sizes(&policy, &[short]),
             [1_000, 1_000],
             "one that was cut short tells nothing of a larger one"
+        );
+    }
+
+    #[test]
+    fn batches_of_one_stretch_count_by_their_own_size() {
+        let third = |took: u32| Lap { tells: false, ..lap(1_000, took) };
+        let policy = BackfillPolicy::new();
+        assert_eq!(sizes(&policy, &[lap(1_000, 80), third(20), third(20)]), [1_000, 1_250, 1_250, 1_250]);
+        assert_eq!(sizes(&policy, &[lap(1_000, 200), third(50), third(50)]), [1_000, 500, 500, 500]);
+        assert_eq!(
+            sizes(&policy, &[lap(1_000, 80), third(200)]),
+            [1_000, 1_250, 500],
+            "it is dearer all the same"
         );
     }
 

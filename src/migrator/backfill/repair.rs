@@ -253,7 +253,9 @@ impl Worker<'_> {
         });
         let lap = Lap {
             rows: i64::try_from(filled.wrote).unwrap_or(i64::MAX),
+            size: pace.size(),
             full: true,
+            tells: true,
             took: filled.took,
             computing: filled.computing,
             crowd: tries.behind(),

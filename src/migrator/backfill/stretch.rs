@@ -55,6 +55,11 @@ impl Stretch {
         format!("{}{}", self.range.predicate, THIRDS.get(self.third).unwrap_or(&""))
     }
 
+    /// Whether the next batch is the dearest of it: those after it find room on their pages.
+    pub(super) fn is_first(&self) -> bool {
+        !self.divided || self.third == 0
+    }
+
     /// Whether the next batch is the last one of it.
     pub(super) fn is_last(&self) -> bool {
         self.third >= LAST
@@ -121,5 +126,68 @@ impl Division {
         if !paid {
             self.undivided.store(UNDIVIDED, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Division, Stretch, UNDIVIDED};
+    use crate::migrator::backfill::range::Range;
+    use crate::migrator::ledger::Spot;
+
+    fn stretch(rows: i64, divided: bool) -> Stretch {
+        let next = Spot::Tuple { first: 0, page: 9, item: 0, until: 9 };
+        let predicate = "true".to_owned();
+        Stretch::new(Range { predicate, rows, next, last: true, full: true }, divided)
+    }
+
+    #[test]
+    fn thirds_take_every_row_once() {
+        let mut stretch = stretch(3_000, true);
+        let mut predicates = Vec::new();
+        let mut looked_at = 0;
+        for wrote in [990, 1_010, 900] {
+            assert!(!stretch.is_over());
+            predicates.push(stretch.predicate());
+            looked_at += stretch.looked_at(wrote);
+            stretch.wrote(wrote, wrote);
+        }
+        assert!(stretch.is_over());
+        assert_eq!(looked_at, 3_000, "those that needed nothing are the last third's");
+        assert_eq!(predicates[2], "true");
+        predicates.dedup();
+        assert_eq!(predicates.len(), 3);
+    }
+
+    #[test]
+    fn one_that_is_whole_is_one_batch() {
+        let mut stretch = stretch(3_000, false);
+        assert_eq!((stretch.predicate().as_str(), stretch.share(), stretch.is_last()), ("true", 3_000, true));
+        stretch.wrote(3_000, 0);
+        assert!(stretch.is_over());
+        assert_eq!(stretch.paid(), None);
+    }
+
+    #[test]
+    fn what_does_not_pay_is_left_for_a_while() {
+        let division = Division::default();
+        assert_eq!((division.parts(333), division.parts(334)), (1, 3));
+        let mut poor = stretch(3_000, true);
+        // The first third finds no room: none has been made.
+        for in_place in [0, 200, 100] {
+            poor.wrote(1_000, in_place);
+        }
+        assert_eq!(poor.paid(), Some(false));
+        division.judge(false);
+        for _ in 0..UNDIVIDED {
+            assert_eq!(division.parts(1_000), 1);
+            division.count_down();
+        }
+        assert_eq!(division.parts(1_000), 3);
+        let mut rich = stretch(3_000, true);
+        for in_place in [0, 300, 900] {
+            rich.wrote(1_000, in_place);
+        }
+        assert_eq!(rich.paid(), Some(true));
     }
 }

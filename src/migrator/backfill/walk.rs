@@ -140,7 +140,7 @@ impl Worker<'_> {
             return self.finish(ended).await;
         };
         let mut pace = Pace::new(&job.policy, job.workers, part.size);
-        let (mut rest, mut stretch) = (None, None);
+        let (mut rest, mut stretch, mut asked) = (None, None, None);
         while !part.ended && !job.is_stopped() {
             let number = part.number;
             let worked = async {
@@ -165,6 +165,11 @@ impl Worker<'_> {
                     job.wrote(done.wrote);
                     if crowd > 0 {
                         self.tell_crowd(job, crowd, pause);
+                    }
+                    let before = asked.replace((done.control, lap.busy));
+                    if crowd > 0 || before.is_some_and(|before| before != (done.control, lap.busy)) {
+                        // What is left of it was made for another pace.
+                        stretch = None;
                     }
                 }
                 Err(error) if self.is_cut_off(&error) => {

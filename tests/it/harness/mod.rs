@@ -55,8 +55,7 @@ pub(crate) async fn is_one_of(versions: impl std::ops::RangeBounds<i32>) -> bool
     versions.contains(&one::<i32>(&client, "SELECT current_setting('server_version_num')::int").await)
 }
 
-/// A migrator that does not wait: for batches, soaks, or for ever for a lock. Many passes, since a row that crowds
-/// write all the time can move out of a batch's range just before its turn, again and again.
+/// A migrator that does not wait: for batches, soaks, or for ever for a lock.
 pub(crate) fn migrator(database: &Database, migrations: &'static Migrations) -> Migrator {
     Migrator::new(database.pool(4).expect("a pool"), migrations)
         .soak(Duration::ZERO)
