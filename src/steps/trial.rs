@@ -118,12 +118,15 @@ pub(crate) fn expr_question(
              null_row AS (SELECT (NULL::{COPY}).*) \
              SELECT pg_catalog.jsonb_build_object(\
              'volatile', EXISTS (SELECT 1 FROM calls JOIN pg_catalog.pg_proc p ON p.oid = calls.f WHERE p.provolatile = 'v'), \
-             'settled', NOT EXISTS (SELECT 1 FROM calls JOIN pg_catalog.pg_proc p ON p.oid = calls.f WHERE p.provolatile <> 'i' OR p.pronamespace <> 'pg_catalog'::regnamespace) AND NOT EXISTS (SELECT 1 FROM types JOIN pg_catalog.pg_type y ON y.oid = types.y WHERE y.typnamespace <> 'pg_catalog'::regnamespace) AND NOT EXISTS (SELECT 1 FROM tree WHERE tree.text ~ '(COERCEVIAIO|SQLVALUEFUNCTION)'), \
+             'settled', NOT EXISTS (SELECT 1 FROM calls JOIN pg_catalog.pg_proc p ON p.oid = calls.f WHERE p.provolatile <> 'i' OR p.pronamespace <> 'pg_catalog'::regnamespace) AND NOT EXISTS (SELECT 1 FROM types JOIN pg_catalog.pg_type y ON y.oid = types.y WHERE y.typnamespace <> 'pg_catalog'::regnamespace) AND NOT EXISTS (SELECT 1 FROM tree WHERE tree.text ~ 'SQLVALUEFUNCTION') AND (NOT EXISTS (SELECT 1 FROM tree WHERE tree.text ~ 'COERCEVIAIO') OR NOT EXISTS (SELECT 1 FROM tree, pg_catalog.regexp_matches(tree.text, ':\\w*type(?:id)? ([1-9]\\d*)', 'g') m WHERE m[1]::oid::regtype::text <> ALL ({WRITTEN_ALIKE}))), \
              'subquery', EXISTS (SELECT 1 FROM tree WHERE tree.text ~ '(SUBLINK|SUBPLAN)'), \
              'null_on_null', (SELECT {value} IS NULL FROM null_row AS t) AND {null_alone})"
         ),
     }
 }
+
+/// Types that are written and read as text in one way only, whatever the settings.
+const WRITTEN_ALIKE: &str = "ARRAY['boolean', 'smallint', 'integer', 'bigint', 'numeric', 'text', 'character varying', 'character', 'uuid']";
 
 /// A value of the type `y` of the column `a`, as JSON; null where none is known.
 const SOME_VALUE: &str = "CASE WHEN y.oid = 'uuid'::regtype THEN pg_catalog.to_jsonb('00000000-0000-0000-0000-000000000001'::text) WHEN y.oid IN ('json'::regtype, 'jsonb'::regtype) THEN '{}' WHEN y.typtype = 'e' THEN (SELECT pg_catalog.to_jsonb(e.enumlabel::text) FROM pg_catalog.pg_enum e WHERE e.enumtypid = y.oid ORDER BY e.enumsortorder LIMIT 1) ELSE CASE y.typcategory WHEN 'N' THEN '1' WHEN 'S' THEN '\"1\"' WHEN 'B' THEN 'true' WHEN 'D' THEN '\"2000-01-01 00:00\"' WHEN 'T' THEN '\"1 day\"' WHEN 'A' THEN '[]' END::jsonb END";

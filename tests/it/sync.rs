@@ -494,3 +494,37 @@ async fn a_new_type_keeps_the_collation_for_which_equal_is_not_the_same() {
         assert_eq!(texts(&stage.client, id).await, ("ABC".to_owned(), "ABC".to_owned()), "row {id}");
     }
 }
+
+/// Whether the trigger functions of a change carry settings of their own, which is what makes them slow.
+async fn carries_settings(case: &'static Case) -> bool {
+    let stage = Stage::set(case).await;
+    enter(&stage, "InstallSync").await;
+    let settings =
+        "SELECT bool_or(proconfig IS NOT NULL) FROM pg_proc WHERE pronamespace = 'phasewise'::regnamespace";
+    one(&stage.client, settings).await
+}
+
+#[tokio::test]
+async fn settings_are_fixed_only_where_they_can_change_a_value() {
+    static TO_TEXT: Migrations = migrations![
+        Migration::new(
+            "to_text",
+            ChangeType::new("t", "a", "b", "text").up("({a} + 1)::text").down("{b}::int - 1").kept_in_sync()
+        )
+        .not_deployed()
+    ];
+    static DAYS: Migrations = migrations![
+        Migration::new(
+            "days",
+            ChangeType::new("t", "a", "b", "text").up("({a} + 1)::text").down("{b}::date - 1").kept_in_sync()
+        )
+        .not_deployed()
+    ];
+    static NUMBER: Case = case(NUMBERS, &TO_TEXT);
+    static DAY: Case = case(&["CREATE TABLE t (id int PRIMARY KEY, a date, note text)"], &DAYS);
+    static MOMENT: Case =
+        case(&["CREATE TABLE t (id int PRIMARY KEY, a timestamptz, note text)"], &WRITTEN_OUT);
+    assert!(!carries_settings(&NUMBER).await, "numbers are written in one way only");
+    assert!(carries_settings(&DAY).await);
+    assert!(carries_settings(&MOMENT).await);
+}
