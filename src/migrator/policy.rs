@@ -48,7 +48,7 @@ pub struct BackfillPolicy {
     /// Batches wait while the server writes more WAL a second than this, in bytes. No limit unless set.
     pub max_wal_rate: Option<u64>,
     /// Batches wait while there are more dead rows in the relation than this share of its live ones, if they are more
-    /// than a million and autovacuum is on. 0.5 unless set.
+    /// than a million, more than 1.25 times those at which autovacuum begins, and autovacuum is on. 0.5 unless set.
     pub max_dead: Option<f64>,
     /// Whether batches wait while an autovacuum to prevent wraparound works on the relation. They do unless set.
     pub yield_to_wraparound: bool,
