@@ -88,10 +88,7 @@ impl Worker<'_> {
         pace: &mut Pace,
         stretch: &mut Option<Stretch>,
     ) -> Result<Option<Done>> {
-        let mut tries = Tries::new(self.migrator, "a batch");
-        if job.policy.yield_to_clients {
-            tries = tries.counting_those_behind();
-        }
+        let mut tries = self.batch_tries(job, "a batch");
         let (mut skipping, mut exact, read) = (false, false, Mutex::new(None));
         loop {
             let timeouts = self.batch_timeouts(&tries);
@@ -133,6 +130,11 @@ impl Worker<'_> {
                 }
             }
         }
+    }
+
+    pub(super) fn batch_tries(&self, job: &Job<'_>, what: &str) -> Tries {
+        let tries = Tries::new(self.migrator, what);
+        if job.policy.yield_to_clients { tries.counting_those_behind() } else { tries }
     }
 
     /// Shorter than what Postgres takes to look for deadlocks: if one is about to be, it is ours that gives up.
@@ -214,10 +216,7 @@ impl Worker<'_> {
             counting,
             read: Some(read),
         };
-        let filled = match &job.filling {
-            None => self.fill(job, &aim, Some(&next)).await?,
-            Some(filling) => self.fill_computed(job, &aim, filling, way.timeouts, Some(&next)).await?,
-        };
+        let filled = self.fill(job, &aim, way.timeouts, Some(&next)).await?;
         next.written += i64::try_from(filled.wrote).unwrap_or(0);
         let lap = Lap {
             rows: stretch.looked_at(filled.wrote),
@@ -255,7 +254,20 @@ impl Worker<'_> {
     }
 
     /// Writes the rows and commits. `next` is where the part is then.
-    pub(super) async fn fill(&self, job: &Job<'_>, aim: &Aim<'_>, next: Option<&Part>) -> Result<Filled> {
+    pub(super) async fn fill(
+        &self,
+        job: &Job<'_>,
+        aim: &Aim<'_>,
+        timeouts: Timeouts,
+        next: Option<&Part>,
+    ) -> Result<Filled> {
+        match &job.filling {
+            None => self.fill_in_sql(job, aim, next).await,
+            Some(filling) => self.fill_computed(job, aim, filling, timeouts, next).await,
+        }
+    }
+
+    async fn fill_in_sql(&self, job: &Job<'_>, aim: &Aim<'_>, next: Option<&Part>) -> Result<Filled> {
         let Aim { leaf, predicate, batches, skipping, counting, .. } = *aim;
         let sql = if skipping {
             batches.sql_skipping_locked(&leaf.sql, predicate)
@@ -281,7 +293,7 @@ impl Worker<'_> {
     }
 
     /// The same with values that Rust computes, between two transactions: it may take its time.
-    pub(super) async fn fill_computed(
+    async fn fill_computed(
         &self,
         job: &Job<'_>,
         aim: &Aim<'_>,
@@ -361,7 +373,7 @@ impl Worker<'_> {
         rows.first().map_or(Ok(0), |row| get::<Option<i64>>(row, "rows").map(Option::unwrap_or_default))
     }
 
-    pub(super) async fn keep(&self, job: &Job<'_>, part: Option<&Part>) -> Result<()> {
+    async fn keep(&self, job: &Job<'_>, part: Option<&Part>) -> Result<()> {
         match part {
             Some(part) => self.ledger.set_part(&self.session, job.at, job.id, part).await,
             None => Ok(()),

@@ -15,7 +15,6 @@ use super::pace::{Lap, Pace};
 use super::verification::{self, Wrong};
 use crate::error::{Kind, Result};
 use crate::migrator::events::Event;
-use crate::migrator::locks::Tries;
 use crate::migrator::worker::Worker;
 
 /// What is done about rows that cannot be had at once.
@@ -205,10 +204,7 @@ impl Worker<'_> {
     ) -> Result<Option<u64>> {
         let control = self.wait_for_leave(job).await?;
         let batches = job.batches();
-        let mut tries = Tries::new(self.migrator, what);
-        if job.policy.yield_to_clients {
-            tries = tries.counting_those_behind();
-        }
+        let mut tries = self.batch_tries(job, what);
         if otherwise == Otherwise::Leave {
             tries = tries.within(SHORTLY);
         }
@@ -223,10 +219,7 @@ impl Worker<'_> {
                 if let Err(error) = marked {
                     return self.finish(Err(error)).await;
                 }
-                match &job.filling {
-                    None => self.fill(job, &aim, None).await,
-                    Some(filling) => self.fill_computed(job, &aim, filling, timeouts, None).await,
-                }
+                self.fill(job, &aim, timeouts, None).await
             };
             match self.watch(&mut tries, timeouts.lock, attempt).await {
                 Ok(filled) => break filled,

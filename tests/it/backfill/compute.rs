@@ -84,6 +84,14 @@ fn upper(row: &Row) -> String {
     row.get::<_, String>("a").to_uppercase()
 }
 
+/// No value for each tenth row.
+fn nine_of_ten(database: &Database) -> Migrator {
+    migrator(database, &TEXT, fixed(7)).compute("text", |row: Row| {
+        let value = (row.get::<_, i32>("id") % 10 > 0).then(|| upper(&row));
+        async move { Ok::<_, Infallible>(value) }
+    })
+}
+
 #[tokio::test]
 async fn a_missing_function_is_refused_before_anything() {
     let (database, client) = tables(ROWS).await;
@@ -116,10 +124,7 @@ async fn a_type_that_does_not_fit_is_refused_before_a_row_is_written() {
 #[tokio::test]
 async fn none_leaves_the_column_null() {
     let (database, client) = tables(ROWS).await;
-    let migrator = migrator(&database, &TEXT, fixed(7)).compute("text", |row: Row| {
-        let value = (row.get::<_, i32>("id") % 10 > 0).then(|| upper(&row));
-        async move { Ok::<_, Infallible>(value) }
-    });
+    let migrator = nine_of_ten(&database);
     assert_eq!(fill(&migrator).await.expect("filled").migrations[0].rows, 90);
     assert_eq!(one::<i64>(&client, "SELECT count(*) FROM t WHERE b = upper(a)").await, 90);
     assert_eq!(one::<i64>(&client, "SELECT count(*) FROM t WHERE b IS NULL AND id % 10 = 0").await, 10);
@@ -214,10 +219,7 @@ async fn rows_that_hop_behind_the_walk_are_computed() {
         "VACUUM t",
     ])
     .await;
-    let migrator = migrator(&database, &TEXT, fixed(7)).compute("text", |row: Row| {
-        let value = (row.get::<_, i32>("id") % 10 > 0).then(|| upper(&row));
-        async move { Ok::<_, Infallible>(value) }
-    });
+    let migrator = nine_of_ten(&database);
     let (migrator, mut ears) = stepwise(migrator);
     let running = filling(migrator);
     ears.batch().await;
@@ -322,10 +324,7 @@ async fn a_table_that_is_rewritten_meanwhile() {
         "DELETE FROM t WHERE id <= 70",
     ])
     .await;
-    let migrator = migrator(&database, &TEXT, fixed(7)).compute("text", |row: Row| {
-        let value = (row.get::<_, i32>("id") % 10 > 0).then(|| upper(&row));
-        async move { Ok::<_, Infallible>(value) }
-    });
+    let migrator = nine_of_ten(&database);
     let (migrator, mut ears) = stepwise(migrator);
     let running = filling(migrator);
     ears.batch().await;

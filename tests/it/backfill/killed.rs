@@ -84,6 +84,18 @@ fn driver_at_work(url: &str, size: u32) -> Child {
     }
 }
 
+/// Kills one, so long after its first batch.
+async fn kill_a_driver(url: &str, size: u32, pause: Duration) {
+    let url = url.to_owned();
+    let killed = tokio::task::spawn_blocking(move || {
+        let mut child = driver_at_work(&url, size);
+        std::thread::sleep(pause);
+        child.kill().expect("killed");
+        child.wait().expect("gone");
+    });
+    killed.await.expect("killed");
+}
+
 /// Writers of either release, each with rows of its own, until told to end. Returns what they wrote.
 async fn writers(database: &Database, over: &Arc<AtomicBool>) -> Vec<JoinHandle<u64>> {
     use std::sync::atomic::Ordering::SeqCst;
@@ -134,14 +146,8 @@ async fn fifty_drivers_are_killed_in_one_backfill() {
     let done = "SELECT coalesce(sum(done), -1)::int8 FROM phasewise.backfills";
     let mut before = 0;
     for nth in 1..=50 {
-        let (url, pause) = (url.clone(), Duration::from_micros(random.u64(0..60_000)));
-        let killed = tokio::task::spawn_blocking(move || {
-            let mut child = driver_at_work(&url, 25);
-            std::thread::sleep(pause);
-            child.kill().expect("killed");
-            child.wait().expect("gone");
-        });
-        killed.await.expect("killed");
+        let pause = Duration::from_micros(random.u64(0..60_000));
+        kill_a_driver(&url, 25, pause).await;
         let now: i64 = one(&client, done).await;
         assert!(now > before, "kill {nth} (seed {seed}): {now} rows after {before}");
         before = now;
@@ -173,14 +179,8 @@ async fn drivers_are_killed_in_the_midst_of_stretches() {
         .expect("in sync");
     let writers = writers(&database, &over).await;
     for nth in 1..=12 {
-        let (url, pause) = (url.clone(), Duration::from_micros(random.u64(0..30_000)));
-        let killed = tokio::task::spawn_blocking(move || {
-            let mut child = driver_at_work(&url, 500);
-            std::thread::sleep(pause);
-            child.kill().expect("killed");
-            child.wait().expect("gone");
-        });
-        killed.await.expect("killed");
+        let pause = Duration::from_micros(random.u64(0..30_000));
+        kill_a_driver(&url, 500, pause).await;
         let (done, most) = ("SELECT sum(done)::int8 FROM phasewise.backfills", ROWS + ROWS / 2);
         let done: i64 = one(&client, done).await;
         assert!(done <= most, "kill {nth} (seed {seed}): {done} rows");
