@@ -12,6 +12,7 @@ use phasewise::{
 };
 use tokio_postgres::{Client, NoTls};
 
+use crate::harness::process::{go_on, stop};
 use crate::harness::{catalog, data, database, one, run, same};
 
 /// Tells the process of a driver where its database is.
@@ -214,12 +215,6 @@ impl Doomed {
             heard.extend(Heard::from_line(&line));
         }
         panic!("{orders}: it ended before that: {heard:#?}");
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill");
-        assert!(sent.success());
     }
 
     /// SIGKILL.
@@ -484,14 +479,14 @@ async fn a_driver_that_slept_through_its_lease_changes_nothing() {
     run(&holder, "SET application_name = 'test'; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").await;
     let (mut sleeper, told) = Doomed::reaches(&scene.database, "rename forward Building/Backfill/1");
     scene.until(WAITING, "the index waits").await;
-    sleeper.signal("STOP");
+    stop(&sleeper.child);
     run(&holder, "COMMIT").await;
     drop(holder);
 
     let heard = scene.finish("forward").await;
     assert_resumed(&[told, heard]);
     let wanted = undisturbed("rename").await;
-    sleeper.signal("CONT");
+    go_on(&sleeper.child);
     let mut rest = String::new();
     sleeper.output.read_to_string(&mut rest).expect("its output");
     assert!(!sleeper.child.wait().expect("an end").success(), "it took itself for the driver: {rest}");

@@ -3,6 +3,7 @@
 pub(crate) mod catalog;
 pub(crate) mod crowd;
 pub(crate) mod data;
+pub(crate) mod process;
 pub(crate) mod rounds;
 pub(crate) mod twin;
 
