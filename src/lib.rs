@@ -99,8 +99,9 @@ pub use expr::Expr;
 pub use ident::{Ident, TableName};
 pub use migration::{Entry, Marked, Migration, Migrations, Unmarked};
 pub use migrator::{
-    BackfillPolicy, BackfillStatus, Blocker, Confirmation, Event, MigrationReport, MigrationStatus, Migrator,
-    Observer, OnFailingRow, Order, Report, RowSetAside, Schema, State, Status, Throttle, To,
+    BackfillPolicy, BackfillStatus, Blocker, Confirmation, Event, Health, InTheWay, InstanceStatus,
+    MigrationReport, MigrationStatus, Migrator, Observer, OnFailingRow, Order, Report, RowSetAside, Schema,
+    State, Status, Throttle, To, Unregistered,
 };
 pub use phase::{Context, DeployPhase, Gate, Irreversible, Phase, PhaseInfo, PhaseSeq, Rollback, Window};
 pub use phases::{add_column, add_index, change_type, create_table, drop_column, rename_column, run_sql};

@@ -13,6 +13,7 @@ pub struct Migration<C, M = Unmarked> {
     name: &'static str,
     change: C,
     release: u16,
+    services: &'static [&'static str],
     mark: PhantomData<M>,
 }
 
@@ -35,7 +36,7 @@ impl<C: Change> Migration<C> {
         assert!(!name.is_empty(), "a migration's name is empty: write a date and a few words");
         assert!(name.len() <= 200, "a migration's name is longer than 200 bytes: shorten it");
         const { C::Phases::CHECK };
-        Self { name, change, release: 0, mark: PhantomData }
+        Self { name, change, release: 0, services: &[], mark: PhantomData }
     }
 
     /// This build's code stands at the deploy phase `P`, and may run with the releases that `P` allows.
@@ -59,13 +60,25 @@ impl<C: Change> Migration<C> {
                 }
             }
         };
-        Migration { name: self.name, change: self.change, release, mark: PhantomData }
+        Migration {
+            name: self.name,
+            change: self.change,
+            release,
+            services: self.services,
+            mark: PhantomData,
+        }
     }
 
     /// This build carries the migration, but its code still uses the old shape only: release 0.
     #[must_use]
     pub const fn not_deployed(self) -> Migration<C, Marked> {
-        Migration { name: self.name, change: self.change, release: 0, mark: PhantomData }
+        Migration {
+            name: self.name,
+            change: self.change,
+            release: 0,
+            services: self.services,
+            mark: PhantomData,
+        }
     }
 
     #[doc(hidden)]
@@ -79,6 +92,30 @@ impl<C: Change> Migration<C> {
             );
         }
         Entry { name: self.name, migration: self }
+    }
+}
+
+impl<C: Change, M> Migration<C, M> {
+    /// The services that must have deployed a release before the migration goes on, and whose instances may hold it
+    /// back: the names that they give to [`Migrator::instance`](crate::Migrator::instance). Others are left alone, and do
+    /// not hold it up.
+    ///
+    /// Without it, all services take part that list this migration, or ever listed one that touches a table of its.
+    ///
+    /// ```
+    /// use phasewise::{DropColumn, Migration, Migrations, migrations};
+    ///
+    /// static MIGRATIONS: Migrations = migrations![
+    ///     Migration::new("20261201_users_fax", DropColumn::new("users", "fax"))
+    ///         .services(&["api", "billing"])
+    ///         .not_deployed(),
+    /// ];
+    /// # assert_eq!(MIGRATIONS.iter().len(), 1);
+    /// ```
+    #[must_use]
+    pub const fn services(mut self, services: &'static [&'static str]) -> Self {
+        self.services = services;
+        self
     }
 }
 
@@ -108,6 +145,12 @@ impl Entry {
     #[must_use]
     pub fn release(&self) -> u16 {
         self.migration.release()
+    }
+
+    /// The services that take part, where it names them.
+    #[must_use]
+    pub fn services(&self) -> &'static [&'static str] {
+        self.migration.services()
     }
 
     /// Its phases, in order.
@@ -165,6 +208,7 @@ impl fmt::Debug for Entry {
 
 trait AnyMigration: Sync {
     fn release(&self) -> u16;
+    fn services(&self) -> &'static [&'static str];
     fn infos(&self) -> &'static [PhaseInfo];
     fn touches(&self) -> Touches;
     fn definition(&self) -> String;
@@ -176,6 +220,9 @@ trait AnyMigration: Sync {
 impl<C: Change, M: Sync> AnyMigration for Migration<C, M> {
     fn release(&self) -> u16 {
         self.release
+    }
+    fn services(&self) -> &'static [&'static str] {
+        self.services
     }
     fn infos(&self) -> &'static [PhaseInfo] {
         C::Phases::PHASES
@@ -201,6 +248,7 @@ impl<C: Change, M: Sync> AnyMigration for Migration<C, M> {
 #[derive(Clone, Copy, Debug)]
 pub struct Migrations {
     entries: &'static [Entry],
+    retired: &'static [&'static str],
 }
 
 impl Migrations {
@@ -219,7 +267,49 @@ impl Migrations {
             }
             i += 1;
         }
-        Self { entries }
+        Self { entries, retired: &[] }
+    }
+
+    /// Names of finished migrations that were taken out of the list, because the code needs nothing old of them.
+    ///
+    /// A build that does not list a migration of its tables is taken for one from before it, release 0, and may not serve
+    /// where release 0 may not. One that names it here speaks its last release.
+    ///
+    /// ```
+    /// use phasewise::{AddIndex, Migration, Migrations, migrations};
+    ///
+    /// static MIGRATIONS: Migrations = migrations![
+    ///     Migration::new("20261124_users_email_idx", AddIndex::new("users", "users_email_idx").columns(&["email"])),
+    /// ]
+    /// .retired(&["20251122_users_full_name"]);
+    /// # assert!(MIGRATIONS.is_retired("20251122_users_full_name"));
+    /// ```
+    #[must_use]
+    pub const fn retired(mut self, names: &'static [&'static str]) -> Self {
+        let mut i = 0;
+        while i < names.len() {
+            let mut j = 0;
+            while j < self.entries.len() {
+                assert!(
+                    !same(names[i], self.entries[j].name),
+                    "a migration is listed and retired: take it out of one of the two"
+                );
+                j += 1;
+            }
+            i += 1;
+        }
+        self.retired = names;
+        self
+    }
+
+    /// Whether that migration is named as [`retired`](Self::retired).
+    #[must_use]
+    pub fn is_retired(&self, name: &str) -> bool {
+        self.retired.contains(&name)
+    }
+
+    pub(crate) fn retired_names(&self) -> &'static [&'static str] {
+        self.retired
     }
 
     /// The migrations, in order.

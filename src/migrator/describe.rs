@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use super::drive::Look;
 use super::gates::Goal;
-use super::ledger::{Book, Direction, Part, Record};
+use super::ledger::{Book, Direction, Instance, Part, RETIRED, Record};
 use super::planning::{self, Standing};
 use super::session::Session;
 use super::settings::Migrator;
-use super::status::{BackfillStatus, Confirmation, MigrationStatus, RowSetAside, State, Status};
+use super::status::{
+    BackfillStatus, Confirmation, InstanceStatus, MigrationStatus, RowSetAside, State, Status, Unregistered,
+};
 use crate::error::Result;
 use crate::migration::Entry;
 use crate::phase::Window;
@@ -17,10 +19,14 @@ use crate::plan::Plan;
 impl Migrator {
     pub(super) async fn standing(&self) -> Result<Status> {
         let look = self.look().await?;
-        Ok(self.describe(&look))
+        let unregistered = match look.facts.has_ledger {
+            true => look.ledger.unregistered(&look.conn).await?,
+            false => Vec::new(),
+        };
+        Ok(self.describe(&look, unregistered))
     }
 
-    fn describe(&self, look: &Look) -> Status {
+    fn describe(&self, look: &Look, unregistered: Vec<Unregistered>) -> Status {
         let judge = self.judge(look, Goal::Open);
         let book = &look.book;
         let mut migrations: Vec<_> = self
@@ -34,7 +40,8 @@ impl Migrator {
         for record in book.records.values().filter(|record| self.migrations.get(&record.name).is_none()) {
             migrations.push(one(book, &record.name, Some(record), None, State::Unknown));
         }
-        Status { migrations }
+        let instances = book.instances.iter().filter(|instance| instance.counts(self.grace));
+        Status { migrations, instances: instances.map(instance).collect(), unregistered }
     }
 
     pub(super) async fn make_plan(&self) -> Result<Plan> {
@@ -66,6 +73,19 @@ impl Migrator {
         let plan = planning::plan(&session, &session.facts.scope, &standings).await;
         session.close();
         plan
+    }
+}
+
+fn instance(found: &Instance) -> InstanceStatus {
+    let listed = found.releases.iter().filter(|(_, release)| **release != RETIRED);
+    InstanceStatus {
+        id: found.id.clone(),
+        service: found.service.clone(),
+        releases: listed.map(|(name, release)| (name.clone(), *release)).collect(),
+        started: found.started,
+        seen: found.seen,
+        live: found.is_live(),
+        failed: found.failed.as_ref().map(|(error, _)| error.clone()),
     }
 }
 

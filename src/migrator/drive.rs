@@ -136,13 +136,25 @@ impl Migrator {
     }
 
     /// Whether a run would do anything.
-    fn anything_next(&self, look: &Look, goal: Goal<'_>, fresh: bool) -> bool {
+    pub(super) fn anything_next(&self, look: &Look, goal: Goal<'_>, fresh: bool) -> bool {
         let judge = self.judge(look, goal);
         let fresh = fresh || self.assume_fresh;
         let lifts = goal.lifts(&look.book, self.migrations);
         // What is refused is refused by the driver.
         lifts.map_or(true, |lifted| lifted.is_some())
             || self.aims(goal).any(|entry| matches!(judge.next(entry, fresh), Next::Enter(_)))
+    }
+
+    /// Whether it is worth waiting for the lease: a build that is about to serve does so only for what it needs.
+    fn worth_waiting(&self, look: &Look, goal: Goal<'_>, fresh: bool) -> bool {
+        if goal.candidate().is_none() {
+            return self.anything_next(look, goal, fresh);
+        }
+        let judge = self.judge(look, goal);
+        let (needed, fresh) = (judge.needed(), fresh || self.assume_fresh);
+        self.aims(goal)
+            .filter(|entry| needed.contains(entry.name()))
+            .any(|entry| matches!(judge.next(entry, fresh), Next::Enter(_)))
     }
 
     /// Reports where everything stands, without having done anything.
@@ -172,6 +184,12 @@ impl Migrator {
             if let Some(lease) = Lease::try_take(&look.conn, &look.ledger, monitor, self.lease_time).await? {
                 return Ok(Some(lease));
             }
+            if let Some((goal, fresh)) = work {
+                look.book = look.ledger.read(&look.conn).await?;
+                if !self.worth_waiting(look, goal, fresh) {
+                    return Ok(None);
+                }
+            }
             if begun.elapsed() >= self.lease_wait {
                 let holder = Lease::held_by(&look.conn, &look.ledger).await?;
                 return Err(Error::new(
@@ -183,7 +201,7 @@ impl Migrator {
                 ));
             }
             // Again and again: a driver that begins to wait for a person only now must hear of it too.
-            if work.is_none() {
+            if work.is_none_or(|(goal, _)| goal.candidate().is_some()) {
                 look.ledger.want(&look.conn).await?;
             }
             if first {
@@ -193,19 +211,20 @@ impl Migrator {
                 first = false;
             }
             sleep(Duration::from_millis(fastrand::u64(50..250))).await;
-            if let Some((goal, fresh)) = work {
-                look.book = look.ledger.read(&look.conn).await?;
-                if !self.anything_next(look, goal, fresh) {
-                    return Ok(None);
-                }
-            }
         }
     }
 }
 
 /// Puts a migration's standing into the report.
 pub(super) fn note(migrator: &Migrator, report: &mut Report, entry: &Entry, book: &Book, state: State) {
-    if matches!(state, State::Waiting { .. } | State::HeldUp { .. } | State::Soaking { .. } | State::Paused) {
+    if matches!(
+        state,
+        State::Waiting { .. }
+            | State::Settling { .. }
+            | State::HeldUp { .. }
+            | State::Soaking { .. }
+            | State::Paused
+    ) {
         tracing::info!(target: "phasewise", migration = entry.name(), %state, "not further for now");
         migrator.tell(&Event::Waiting { migration: entry.name(), state: &state });
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::status::State;
+use crate::error::Error;
 use crate::step::Step;
 
 /// Hears what the migrator does: a progress bar, metrics, a log.
@@ -196,6 +197,37 @@ pub enum Event<'a> {
         migration: &'a str,
         /// The phase.
         phase: &'a str,
+    },
+    /// This instance joined the fleet.
+    Joined {
+        /// Its id.
+        instance: &'a str,
+        /// Its service.
+        service: &'a str,
+    },
+    /// This instance found itself expired: it was stopped, or cut off from the database. It is not current until it has
+    /// registered again.
+    Expired {
+        /// Its id.
+        instance: &'a str,
+    },
+    /// It registered again, and is current.
+    Returned {
+        /// Its id.
+        instance: &'a str,
+    },
+    /// It could not register again: the schema has moved on without it, or the database cannot be reached. It tries again
+    /// with every heartbeat.
+    ShutOut {
+        /// Its id.
+        instance: &'a str,
+        /// Why.
+        error: &'a Error,
+    },
+    /// The background driver could not go on; it tries again.
+    DriveFailed {
+        /// Why.
+        error: &'a Error,
     },
     /// A migration goes no further for now.
     Waiting {

@@ -9,13 +9,34 @@ use super::connect::{Sql as _, get, text};
 use super::drive::note;
 use super::driver::Driver;
 use super::events::Event;
+use super::fleet::{Fleet, Subject};
 use super::gates::{Goal, Judge, Next};
 use super::ledger::{At, Book, Direction, Record};
 use super::planning;
+use super::reach::Reach;
 use super::report::Report;
 use super::status::State;
 use crate::error::{Error, Kind, Result};
+use crate::ident::quote;
 use crate::migration::Entry;
+use crate::step::{Action, Step};
+
+/// Tables of no more bytes than this are gone through in a blink.
+const BRIEF: i64 = 8 * 1024 * 1024;
+
+/// What became of entering a phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entered {
+    Yes,
+    /// Not yet: its gate has shut.
+    Not,
+    /// That may take long, and is left to others.
+    Later,
+}
+
+fn qualified(schema: &str, table: &str) -> String {
+    format!("{}.{}", quote(schema), quote(table))
+}
 
 impl Driver<'_> {
     /// Gives the lease back and closes, whatever came out.
@@ -35,9 +56,10 @@ impl Driver<'_> {
             self.finish(lifted).await?;
         }
         let migrator = self.migrator;
+        let needed = self.judge(&book, goal).needed();
         for entry in migrator.aims(goal) {
             let span = tracing::info_span!(target: "phasewise", "migration", name = entry.name());
-            self.advance(entry, goal, fresh).instrument(span).await?;
+            self.advance(entry, goal, fresh, needed.contains(entry.name())).instrument(span).await?;
         }
         Ok(())
     }
@@ -47,7 +69,13 @@ impl Driver<'_> {
     }
 
     /// Takes one migration as far as it may go.
-    async fn advance(&mut self, entry: &'static Entry, goal: Goal<'_>, fresh: bool) -> Result<()> {
+    async fn advance(
+        &mut self,
+        entry: &'static Entry,
+        goal: Goal<'_>,
+        fresh: bool,
+        needed: bool,
+    ) -> Result<()> {
         let begun = Instant::now();
         let mut absent = Vec::new();
         loop {
@@ -66,7 +94,14 @@ impl Driver<'_> {
                     }
                     let phase = entry.phases().get(index).map_or("?", |info| info.name);
                     let span = tracing::info_span!(target: "phasewise", "phase", name = phase);
-                    self.enter(entry, index).instrument(span).await?;
+                    // A build that is about to serve does not wait for what it can do without.
+                    let brief = goal.candidate().is_some() && !needed;
+                    if self.enter(entry, index, goal, fresh, brief).instrument(span).await? == Entered::Later
+                    {
+                        note(self.migrator, &mut self.report, entry, &book, State::InProgress);
+                        self.report.of(entry.name()).took = begun.elapsed();
+                        return Ok(());
+                    }
                 }
                 Next::Stop(state) => {
                     if state == State::Applied {
@@ -113,9 +148,16 @@ impl Driver<'_> {
         Ok(absent)
     }
 
-    /// Enters one phase, or goes on entering it.
-    async fn enter(&mut self, entry: &'static Entry, index: usize) -> Result<()> {
-        let Some(info) = entry.phases().get(index) else { return Ok(()) };
+    /// Enters one phase, or goes on entering it. `brief`: not if that may take long.
+    async fn enter(
+        &mut self,
+        entry: &'static Entry,
+        index: usize,
+        goal: Goal<'_>,
+        fresh: bool,
+        brief: bool,
+    ) -> Result<Entered> {
+        let Some(info) = entry.phases().get(index) else { return Ok(Entered::Later) };
         let (migration, phase) = (entry.name(), info.name);
         let begun = Instant::now();
         let at = At { migration, phase, direction: Direction::Forward };
@@ -123,13 +165,20 @@ impl Driver<'_> {
         let scope = self.session.facts.scope.clone();
         let steps = planning::enter(&self.session, &scope, entry, index, &saved).await?;
 
+        if brief && self.is_long(&steps).await? {
+            return Ok(Entered::Later);
+        }
+
         let book = self.ledger.read(&self.session).await?;
         let turned = book.record(migration).is_some_and(|record| record.moving == Some(Direction::Back));
         let stale = if turned { self.given_up(entry, index, at).await? } else { Vec::new() };
 
         self.begin(self.own_timeouts()).await?;
-        let moved = self.set_off(entry, index, at, &stale).await;
-        self.finish(moved).await?;
+        let moved = self.set_off(entry, index, at, &stale, goal, fresh).await;
+        if !self.finish(moved).await? {
+            // It is judged again.
+            return Ok(Entered::Not);
+        }
         let (number, of) = (index + 1, entry.phases().len());
         tracing::info!(target: "phasewise", migration, phase, number, of, "entering");
         self.migrator.tell(&Event::PhaseEntering { migration, phase, number, of });
@@ -143,23 +192,56 @@ impl Driver<'_> {
         self.report.of(migration).entered.push(phase.to_owned());
         tracing::info!(target: "phasewise", migration, phase, number, of, "entered");
         self.migrator.tell(&Event::PhaseEntered { migration, phase, took });
-        Ok(())
+        Ok(Entered::Yes)
     }
 
-    /// Says in the ledger that a phase is being entered, unless a live instance could not stand it.
+    /// Whether steps may take long: they go through a table, and it has more than a few pages.
+    async fn is_long(&self, steps: &[Step]) -> Result<bool> {
+        let through = steps.iter().flat_map(|step| match &step.action {
+            Action::Batches(batches) => vec![qualified(&batches.schema, &batches.table)],
+            Action::BuildIndex(build) => vec![qualified(&build.schema, &build.table)],
+            _ if step.scans => step.locks.iter().map(|lock| lock.relation.clone()).collect(),
+            _ => Vec::new(),
+        });
+        let relations: Vec<String> = through.collect();
+        if relations.is_empty() {
+            return Ok(false);
+        }
+        let rows = self
+            .session
+            .ask(
+                "SELECT coalesce(sum(pg_catalog.pg_relation_size(t.relid)), 0)::int8 AS size
+                   FROM (SELECT DISTINCT unnest($1::text[]) AS relation) w,
+                        LATERAL (SELECT to_regclass(w.relation) AS relid
+                                  UNION SELECT p.relid FROM pg_catalog.pg_partition_tree(to_regclass(w.relation)) p) t
+                  WHERE t.relid IS NOT NULL",
+                &[(&relations, tokio_postgres::types::Type::TEXT_ARRAY)],
+            )
+            .await?;
+        Ok(rows.first().map_or(Ok(0), |row| get::<i64>(row, "size"))? > BRIEF)
+    }
+
+    /// Says in the ledger that a phase is being entered. `false`: an instance has joined meanwhile, or a person said
+    /// something, and it may not.
     async fn set_off(
         &self,
         entry: &Entry,
         index: usize,
         at: At<'_>,
         stale: &[(Direction, String)],
-    ) -> Result<()> {
-        self.ledger.put(&self.session, entry).await?;
-        self.ledger.lock(&self.session, entry.name(), "UPDATE").await?;
+        goal: Goal<'_>,
+        fresh: bool,
+    ) -> Result<bool> {
+        self.ledger.lock(&self.session).await?;
+        let reach = Reach::of(&entry.touches(), &self.session.facts.scope.schema);
+        self.ledger.put(&self.session, entry, &reach).await?;
         let book = self.ledger.read(&self.session).await?;
+        if self.judge(&book, goal).next(entry, fresh) != Next::Enter(index) {
+            return Ok(false);
+        }
         let record = self.ledger.listed(book.record(entry.name()), entry.name())?;
         if record.entered == index && record.moving == Some(Direction::Forward) {
-            return Ok(());
+            return Ok(true);
         }
         if record.moving == Some(Direction::Back) {
             // The rollback is given up.
@@ -169,7 +251,8 @@ impl Driver<'_> {
             }
         }
         self.stand(entry, record, &book, index, index + 1)?;
-        self.ledger.set_moving(&self.session, entry.name(), index, Direction::Forward).await
+        self.ledger.set_moving(&self.session, entry.name(), index, Direction::Forward).await?;
+        Ok(true)
     }
 
     /// Refuses to move between two places where an instance is live that one of them does not allow.
@@ -181,8 +264,9 @@ impl Driver<'_> {
         from: usize,
         to: usize,
     ) -> Result<()> {
-        for instance in &book.instances {
-            let release = instance.release(entry.name());
+        let subject = Subject::of(entry, &self.session.facts.scope.schema);
+        let fleet = Fleet { book, candidate: None, grace: self.migrator.grace };
+        for (instance, release) in fleet.members(&subject) {
             if !record.window_at(from).contains(release) || !record.window_at(to).contains(release) {
                 let name = |entered: usize| {
                     entered
@@ -193,10 +277,9 @@ impl Driver<'_> {
                 return Err(Error::new(
                     Kind::OutsideWindow,
                     format!(
-                        "migration {}: instance {} of {} speaks release {release}, which cannot live between {} (window {}) and {} (window {}): stop it or deploy another release, then try again",
+                        "migration {}: {}, which cannot live between {} (window {}) and {} (window {}): stop it or deploy another release, then try again",
                         entry.name(),
-                        instance.id,
-                        instance.service,
+                        fleet.in_the_way(instance, release),
                         name(from),
                         record.window_at(from),
                         name(to),

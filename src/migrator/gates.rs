@@ -1,12 +1,16 @@
 //! What is next for a migration: judged from the ledger alone.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 
+use super::fleet::{Candidate, Fleet, InTheWay, Subject, list};
 use super::ledger::{Book, Direction, Record};
 use super::settings::Migrator;
 use super::status::State;
 use crate::error::{Error, Kind, Result};
 use crate::migration::{Entry, Migrations};
+use crate::phase::Window;
 
 /// What is next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,13 +26,20 @@ pub(super) enum Next {
 pub(super) enum Goal<'a> {
     /// As far as the gates are open.
     Open,
-    /// As far as this build may go, since it is about to serve.
-    Serve,
+    /// As far as the gates are open for a build that is about to serve, and counts as if it did.
+    Serve(&'a Candidate),
     /// One migration up to the phase of this index, and those before it.
     To(&'a str, usize),
 }
 
 impl<'a> Goal<'a> {
+    pub(super) fn candidate(self) -> Option<&'a Candidate> {
+        match self {
+            Self::Serve(candidate) => Some(candidate),
+            Self::Open | Self::To(..) => None,
+        }
+    }
+
     fn is_for(self, entry: &Entry) -> bool {
         matches!(self, Self::To(name, _) if name == entry.name())
     }
@@ -87,7 +98,8 @@ impl Judge<'_> {
             return Next::Stop(State::Paused);
         }
         if let Some(by) = self.held_up_by(entry) {
-            return Next::Stop(State::HeldUp { by: by.to_owned() });
+            let since = self.book.record(by).filter(|record| record.begun()).map(|record| record.since);
+            return Next::Stop(State::HeldUp { by: by.to_owned(), since });
         }
         match moving {
             // A phase that was begun is ended: its gate was open.
@@ -117,6 +129,36 @@ impl Judge<'_> {
         }
     }
 
+    /// What must go on before a build that is about to serve may do so: migrations whose window does not have its release
+    /// yet, those with nothing but a last phase, since nobody can tell that its code does without, and those that hold one
+    /// of these up.
+    pub(super) fn needed(&self) -> BTreeSet<&'static str> {
+        let mut needed = BTreeSet::new();
+        let Some(candidate) = self.goal.candidate() else { return needed };
+        let fleet = self.fleet();
+        let entries: Vec<_> = self.migrator.migrations.iter().collect();
+        for (place, entry) in entries.iter().enumerate().rev() {
+            let record = self.book.record(entry.name());
+            if record.is_some_and(Record::done) {
+                continue;
+            }
+            let window = record.map_or(Window { lo: 0, hi: 0 }, Record::window);
+            let release = fleet.release(&Subject::of(entry, self.schema), &candidate.instance);
+            let one_release = entry.phases().last().is_some_and(|last| last.window.hi == 0);
+            let touches = entry.touches();
+            let begun = |entry: &Entry| self.book.record(entry.name()).is_some_and(Record::begun);
+            let holds_up = entries.iter().enumerate().any(|(at, other)| {
+                needed.contains(other.name())
+                    && goes_first(place < at, begun(entry), begun(other))
+                    && other.touches().overlaps(&touches, self.schema)
+            });
+            if one_release || holds_up || release.is_some_and(|release| !window.contains(release)) {
+                needed.insert(entry.name());
+            }
+        }
+        needed
+    }
+
     /// The first other migration that touches the same and goes first: see [`goes_first`].
     fn held_up_by(&self, entry: &Entry) -> Option<&'static str> {
         let touches = entry.touches();
@@ -138,55 +180,64 @@ impl Judge<'_> {
             .map(Entry::name)
     }
 
+    pub(super) fn fleet(&self) -> Fleet<'_> {
+        Fleet { book: self.book, candidate: self.goal.candidate(), grace: self.migrator.grace }
+    }
+
     /// What keeps the gate of the phase that `record` stands in shut.
     fn gate(&self, entry: &Entry, record: &Record, fresh: bool) -> Option<State> {
         let index = record.entered.checked_sub(1)?;
         let info = entry.phases().get(index)?;
         let next = entry.phases().get(record.entered)?;
-        let waiting = |gate: String| Some(State::Waiting { gate, since: record.since });
-        if let Some(instance) =
-            self.book.instances.iter().find(|instance| instance.release(entry.name()) < next.window.lo)
-        {
-            return waiting(format!(
-                "instance {} of {}, which speaks release {}: the next phase needs {}",
-                instance.id,
-                instance.service,
-                instance.release(entry.name()),
-                next.window.lo
-            ));
+        let subject = Subject::of(entry, self.schema);
+        let fleet = self.fleet();
+        let waiting =
+            |gate: String, by: Vec<InTheWay>| Some(State::Waiting { gate, since: record.since, by });
+        let older = fleet.older(&subject, next.window.lo);
+        if !older.is_empty() {
+            return waiting(format!("release {} everywhere: {}", next.window.lo, list(&older)), older);
         }
-        let ahead = next.window.lo > entry.release();
-        if ahead && matches!(self.goal, Goal::Serve) {
-            return waiting(format!(
-                "release {} to be deployed: this build speaks {} and is about to serve",
-                next.window.lo,
-                entry.release()
-            ));
-        }
-        let confirmed = self.book.confirmation(entry.name(), info.name);
-        let since = match (info.gate.release(), confirmed) {
-            (Some(_), Some(confirmed)) => confirmed.at,
-            (Some(release), None) if !fresh => {
-                return waiting(format!(
-                    "`confirm` of {}: that release {release} is out everywhere, and nothing older",
-                    info.name
-                ));
-            }
+        // An old release that came back and left again may have left old rows.
+        let since = record.older.map_or(record.since, |older| record.since.max(older));
+        let since = match (info.gate.release(), self.book.confirmation(entry.name(), info.name)) {
+            (Some(_), Some(confirmed)) => since.max(confirmed.at),
+            (Some(release), None) if !fresh => match fleet.speaks(&subject, release) {
+                Ok(spoken) => {
+                    let settled = later(since.max(spoken), self.migrator.settle);
+                    if settled > self.book.now {
+                        return Some(State::Settling { until: settled });
+                    }
+                    since
+                }
+                Err(missing) => {
+                    let who = if missing.is_empty() {
+                        "no instance that takes part is registered".to_owned()
+                    } else {
+                        list(&missing)
+                    };
+                    return waiting(
+                        format!(
+                            "release {release}: {who}; `confirm` of {} vouches for clients that do not register",
+                            info.name
+                        ),
+                        missing,
+                    );
+                }
+            },
             // A fresh database must still serve the build that made it.
-            (Some(release), None) if ahead && !self.goal.is_for(entry) => {
-                return waiting(format!(
-                    "release {release}: the database is fresh, and this build speaks {}",
-                    entry.release()
-                ));
+            (Some(release), None) if release > entry.release() && !self.goal.is_for(entry) => {
+                let speaks = entry.release();
+                return waiting(
+                    format!("release {release}: the database is fresh, and this build speaks {speaks}"),
+                    Vec::new(),
+                );
             }
-            _ => record.since,
+            _ => since,
         };
         if info.gate.soaks() && !fresh {
-            // An old release that came back and left again may have left old rows.
-            let since = record.older.map_or(since, |older| since.max(older));
             let until = self.soaked(entry, index, since);
             if until > self.book.now {
-                return Some(State::Soaking { until });
+                return Some(State::Soaking { until, since });
             }
         }
         None
@@ -194,9 +245,7 @@ impl Judge<'_> {
 
     fn soaked(&self, entry: &Entry, index: usize, since: DateTime<Utc>) -> DateTime<Utc> {
         let asked = entry.boxed_phases().get(index).and_then(|phase| phase.soak());
-        let soak =
-            chrono::Duration::from_std(asked.unwrap_or(self.migrator.soak)).unwrap_or(chrono::Duration::MAX);
-        since.checked_add_signed(soak).unwrap_or(DateTime::<Utc>::MAX_UTC)
+        later(since, asked.unwrap_or(self.migrator.soak))
     }
 
     /// Refuses a build whose definitions differ from what was begun.
@@ -219,4 +268,9 @@ impl Judge<'_> {
         }
         Ok(())
     }
+}
+
+fn later(since: DateTime<Utc>, by: std::time::Duration) -> DateTime<Utc> {
+    let by = chrono::Duration::from_std(by).unwrap_or(chrono::Duration::MAX);
+    since.checked_add_signed(by).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }

@@ -1,21 +1,25 @@
 //! The executor: the only part that talks to Postgres.
 
 mod backfill;
+mod background;
 mod connect;
 mod describe;
 mod drive;
 mod driver;
 mod events;
+mod fleet;
 mod forward;
 mod gates;
 mod index;
 mod lease;
 mod ledger;
 mod locks;
+mod member;
 mod monitor;
 mod people;
 pub(crate) mod planning;
 mod policy;
+mod reach;
 mod report;
 mod rollback;
 mod session;
@@ -30,11 +34,14 @@ mod undo;
 mod worker;
 
 pub use events::{Blocker, Event, Observer};
+pub use fleet::InTheWay;
+pub use member::{Health, Schema};
 pub use policy::{BackfillPolicy, OnFailingRow, Order};
 pub use report::{MigrationReport, Report};
 pub use settings::Migrator;
-pub use start::Schema;
-pub use status::{BackfillStatus, Confirmation, MigrationStatus, RowSetAside, State, Status};
+pub use status::{
+    BackfillStatus, Confirmation, InstanceStatus, MigrationStatus, RowSetAside, State, Status, Unregistered,
+};
 pub use throttles::Throttle;
 
 /// How far a rollback goes back.

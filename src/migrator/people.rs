@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::connect::{BEGIN, Sql as _};
 use super::drive::Look;
+use super::fleet::{Fleet, Subject, list};
 use super::ledger::{Direction, finish};
+use super::reach::Reach;
 use super::rollback::unchanged;
 use super::settings::{Migrator, or_none, phase_of};
 use crate::error::{Error, Kind, Result};
@@ -38,7 +40,7 @@ impl Migrator {
 
     async fn vouch_locked(&self, look: &Look, entry: &Entry, index: usize, release: u16) -> Result<()> {
         let name = entry.name();
-        look.ledger.lock(&look.conn, name, "UPDATE").await?;
+        look.ledger.lock(&look.conn).await?;
         let book = look.ledger.read(&look.conn).await?;
         let record = look.ledger.listed(book.record(name), name)?;
         unchanged(entry, record)?;
@@ -64,14 +66,14 @@ impl Migrator {
                 ),
             ));
         }
-        if let Some(instance) = book.instances.iter().find(|instance| instance.release(name) < release) {
+        let fleet = Fleet { book: &book, candidate: None, grace: self.grace };
+        let older = fleet.older(&Subject::of(entry, &look.facts.scope.schema), release);
+        if !older.is_empty() {
             return Err(Error::new(
                 Kind::GateClosed,
                 format!(
-                    "phase {phase} of migration {name} waits for release {release}, and instance {} of {} is registered with release {}: stop it or deploy it, then confirm",
-                    instance.id,
-                    instance.service,
-                    instance.release(name)
+                    "phase {phase} of migration {name} waits for release {release}: {}. Stop what speaks less, or deploy it, then confirm",
+                    list(&older)
                 ),
             ));
         }
@@ -92,12 +94,39 @@ impl Migrator {
         look.conn.send("begin", BEGIN).await?;
         let held = async {
             if let Some(entry) = unlisted {
-                look.ledger.put(&look.conn, entry).await?;
+                let reach = Reach::of(&entry.touches(), &look.facts.scope.schema);
+                look.ledger.put(&look.conn, entry, &reach).await?;
             }
             look.ledger.set_paused(&look.conn, name, paused).await
         }
         .await;
         finish(&look.conn, held).await
+    }
+
+    pub(super) async fn forget(&self, service: &str) -> Result<()> {
+        let look = self.look().await?;
+        let live =
+            look.book.instances.iter().filter(|found| found.service == service && found.counts(self.grace));
+        let live: Vec<_> = live.map(|found| found.id.as_str()).collect();
+        if !live.is_empty() {
+            return Err(Error::new(
+                Kind::GateClosed,
+                format!(
+                    "service {service} has registered instances ({}): stop them first; what is live is never left out",
+                    live.join(", ")
+                ),
+            ));
+        }
+        if !look.facts.has_ledger || look.ledger.forget_service(&look.conn, service).await? == 0 {
+            let mut known: Vec<_> = look.book.listings.iter().map(|found| found.service.as_str()).collect();
+            known.sort_unstable();
+            known.dedup();
+            return Err(Error::new(
+                Kind::Unknown,
+                format!("no service {service} ever registered: those that did are {}", or_none(&known)),
+            ));
+        }
+        Ok(())
     }
 
     /// Asks for another pace of a migration's backfills.
@@ -116,7 +145,7 @@ impl Migrator {
         look.ledger.listed(look.book.record(name), name)?;
         look.conn.send("begin", BEGIN).await?;
         let accepted = async {
-            look.ledger.lock(&look.conn, name, "UPDATE").await?;
+            look.ledger.lock(&look.conn).await?;
             let book = look.ledger.read(&look.conn).await?;
             let record = look.ledger.listed(book.record(name), name)?;
             let reached = record.entered + usize::from(record.moving == Some(Direction::Forward));

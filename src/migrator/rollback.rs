@@ -272,7 +272,7 @@ impl Driver<'_> {
     /// Says in the ledger that a phase is being rolled back, and that the migration is held.
     async fn turn(&self, entry: &Entry, entered: usize, target: usize) -> Result<()> {
         let name = entry.name();
-        self.ledger.lock(&self.session, name, "UPDATE").await?;
+        self.ledger.lock(&self.session).await?;
         let book = self.ledger.read(&self.session).await?;
         let record = self.ledger.listed(book.record(name), name)?;
         let resumed = record.entered == entered && record.moving == Some(Direction::Back);

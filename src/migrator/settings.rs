@@ -14,9 +14,9 @@ use super::backfill::{self, Compute};
 use super::connect::Connector;
 use super::events::{Event, Observer, tell};
 use super::gates::Goal;
+use super::member::Schema;
 use super::policy::BackfillPolicy;
 use super::report::Report;
-use super::start::Schema;
 use super::status::{MigrationStatus, State, Status};
 use super::throttles::{Replica, Throttle};
 use crate::error::{Error, Kind, Result};
@@ -58,6 +58,15 @@ pub struct Migrator {
     pub(super) replicas: Vec<Replica>,
     pub(super) functions: BTreeMap<String, Arc<dyn Compute>>,
     pub(super) assume_fresh: bool,
+    pub(super) heartbeat: Duration,
+    pub(super) expiry: Duration,
+    pub(super) grace: Duration,
+    pub(super) settle: Duration,
+    pub(super) start_wait: Duration,
+    pub(super) poll: Duration,
+    pub(super) drives: bool,
+    /// Whether its batches make way for an instance that cannot start before it has had the lease.
+    pub(super) gives_way: bool,
 }
 
 impl fmt::Debug for Migrator {
@@ -110,6 +119,14 @@ impl Migrator {
             replicas: Vec::new(),
             functions: BTreeMap::new(),
             assume_fresh: false,
+            heartbeat: Duration::from_secs(10),
+            expiry: Duration::from_secs(45),
+            grace: Duration::from_secs(45),
+            settle: Duration::from_secs(10),
+            start_wait: Duration::from_secs(60),
+            poll: Duration::from_secs(5),
+            drives: true,
+            gives_way: false,
         }
     }
 
@@ -248,6 +265,70 @@ impl Migrator {
         E: fmt::Display + Send + 'static,
     {
         self.functions.insert(migration.into(), backfill::function(function));
+        self
+    }
+
+    /// How often a started instance says that it is alive. Else every 10 s.
+    ///
+    /// Less than 10 ms is taken as 10 ms.
+    #[must_use]
+    pub fn heartbeat(mut self, every: Duration) -> Self {
+        self.heartbeat = every.max(Duration::from_millis(10));
+        self
+    }
+
+    /// How long after its last heartbeat an instance counts as live, by the database's clock. Else 45 s; at least two
+    /// heartbeats.
+    ///
+    /// One that finds itself expired is not [current](Schema::is_current) until it has registered again.
+    #[must_use]
+    pub fn expiry(mut self, time: Duration) -> Self {
+        self.expiry = time;
+        self
+    }
+
+    /// How long an expired instance still holds gates shut. Else 45 s.
+    ///
+    /// It may have been cut off from the database for a moment, or stopped, and still be serving.
+    #[must_use]
+    pub fn grace(mut self, time: Duration) -> Self {
+        self.grace = time;
+        self
+    }
+
+    /// How long the whole fleet must have spoken a release before the gate that waits for it opens. Else 10 s.
+    ///
+    /// It bridges the moment in which an old release is between two of its instances.
+    #[must_use]
+    pub fn settle(mut self, time: Duration) -> Self {
+        self.settle = time;
+        self
+    }
+
+    /// How long [`start`](Migrator::start) waits for other instances, a settle time, or a backfill that this build
+    /// needs, before it refuses to serve. Else 60 s.
+    #[must_use]
+    pub fn start_wait(mut self, wait: Duration) -> Self {
+        self.start_wait = wait;
+        self
+    }
+
+    /// How often a started instance looks whether there is something to drive. Else every 5 s, and never less often than
+    /// three times in the [lease time](Migrator::lease_time).
+    ///
+    /// Less than 10 ms is taken as 10 ms.
+    #[must_use]
+    pub fn poll(mut self, every: Duration) -> Self {
+        self.poll = every.max(Duration::from_millis(10));
+        self
+    }
+
+    /// Whether a started instance drives migrations in the background, when no other one does. Else it does.
+    ///
+    /// `false` is for applications that leave it to jobs which call [`run`](Migrator::run).
+    #[must_use]
+    pub fn drive_in_background(mut self, drives: bool) -> Self {
+        self.drives = drives;
         self
     }
 
@@ -458,21 +539,34 @@ impl Migrator {
         self.accept(name).await
     }
 
-    /// Brings the schema as far forward as this build may go, and joins the fleet.
-    ///
-    /// In this version it runs backfills, too, before it returns; `run`, in a job of its own before the deploy, keeps
-    /// them out of the way of a start.
-    ///
-    /// A lock that cannot be had, a backfill that cannot end, a step that Postgres refuses (a unique index on duplicates),
-    /// or another driver does not keep an instance from serving that may serve: [`Report::failed`] says so, and the next
-    /// run goes on. A build that does not list a migration
-    /// which has begun and is not done is release 0 of it.
+    /// Leaves a service out of account that is no more: whatever it listed, gates no longer wait for an instance of it.
+    /// Until it registers again.
     ///
     /// # Errors
     ///
-    /// [`Kind::OutsideWindow`] if this build may not run beside the schema as it stands: the message says which
-    /// release to deploy first. What keeps the schema from going forward is no error where the instance may serve all
-    /// the same: see [`Report::failed`]. Else like [`run`](Migrator::run).
+    /// [`Kind::GateClosed`] while instances of it are registered. [`Kind::Unknown`] for one that never was.
+    pub async fn forget_service(&self, service: &str) -> Result<()> {
+        self.forget(service).await
+    }
+
+    /// Joins the fleet, if this build may serve beside the schema as it stands; and drives migrations in the background
+    /// from then on.
+    ///
+    /// First it brings the schema as far forward as the gates allow, counting itself: all the way for a single instance or
+    /// on a fresh database. Backfills, index builds and checks of tables that are larger than a few pages are left to the
+    /// background, unless this build needs them: it does where its release may not run before them, and where they belong
+    /// to a change without releases, such as [`AddIndex`](crate::AddIndex). Where its release may not run yet, because of
+    /// other instances or of a backfill under way, it waits for as long as [`start_wait`](Migrator::start_wait) says.
+    ///
+    /// A lock that cannot be had, a backfill that cannot end, a step that Postgres refuses (a unique index on duplicates),
+    /// or another driver does not keep an instance from serving that may serve: [`Report::failed`] says so, and the
+    /// background goes on trying. A build that does not list a migration of its tables which has begun is release 0 of it,
+    /// unless it names it as [retired](Migrations::retired); one that has nothing to do with its tables does not care.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::OutsideWindow`] if this build may not run beside the schema as it stands: the message names the migration,
+    /// the phase, who is in the way, and which release to deploy first. Else like [`run`](Migrator::run).
     pub async fn start(&self) -> Result<Schema> {
         self.join().await
     }

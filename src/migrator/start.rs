@@ -1,244 +1,249 @@
-//! Instances that serve: joining the fleet, and leaving it.
+//! The door: whether an instance may serve beside the schema as it stands.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::connect::{BEGIN, Sql as _, get, jsonb, text};
+use super::connect::{BEGIN, Sql as _, get};
 use super::drive::Look;
-use super::gates::Goal;
-use super::ledger::{Ledger, Record, finish, to_json};
-use super::monitor::Monitor;
+use super::fleet::{Candidate, Fleet, Subject};
+use super::gates::{Goal, Judge};
+use super::ledger::{Book, Instance, RETIRED, Record, finish};
+use super::member::Schema;
+use super::reach::Reach;
 use super::report::Report;
 use super::settings::Migrator;
 use crate::error::{Error, Kind, Result};
-use crate::migration::Entry;
+use crate::phase::Window;
 
-const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How an instance stands to a migration that it may not serve beside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Misfit {
+    /// The schema has gone beyond it: nothing that it could wait for.
+    TooOld,
+    /// The schema has not come to it yet.
+    TooNew,
+}
 
-/// This instance's membership in the fleet, from [`Migrator::start`](super::Migrator::start) to
-/// [`leave`](Schema::leave).
-///
-/// A small task keeps it alive. Dropped without `leave`, the instance counts as live for 45 s more.
+/// Why an instance may not serve.
 #[derive(Debug)]
-pub struct Schema {
-    id: String,
-    ledger: Ledger,
-    monitor: Arc<Monitor>,
-    beat: JoinHandle<()>,
-    report: Report,
-}
-
-impl Schema {
-    /// What `start` did before it joined.
-    #[must_use]
-    pub fn report(&self) -> &Report {
-        &self.report
-    }
-
-    /// The id under which this instance is registered.
-    #[must_use]
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// Leaves the fleet: this instance no longer holds any migration back.
-    ///
-    /// # Errors
-    ///
-    /// [`Kind::Connection`](crate::Kind::Connection); the row then expires by itself.
-    pub async fn leave(mut self) -> Result<()> {
-        self.beat.abort();
-        // A beat that is being sent at this moment would put the row back.
-        let _ = (&mut self.beat).await;
-        let conn = self.monitor.conn().await?;
-        conn.write(&self.ledger.saw(), &[text(&self.id)]).await?;
-        let sql = self.ledger.sql("DELETE FROM {s}.instances WHERE id = $1::text::uuid");
-        conn.write(&sql, &[text(&self.id)]).await?;
-        Ok(())
-    }
-}
-
-impl Drop for Schema {
-    fn drop(&mut self) {
-        self.beat.abort();
-    }
+struct Refusal {
+    misfit: Misfit,
+    error: Error,
 }
 
 impl Migrator {
     pub(super) async fn join(&self) -> Result<Schema> {
-        let (mut report, failed) = match self.drive(Goal::Serve).await {
-            Ok(report) => (report, None),
-            // None of these says that this build may not serve: the windows do.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    Kind::Busy
-                        | Kind::LeaseLost
-                        | Kind::Locked
-                        | Kind::Backfill
-                        | Kind::Step
-                        | Kind::GateClosed
-                        | Kind::OutsideWindow
-                ) =>
-            {
-                tracing::warn!(target: "phasewise", %error, "could not migrate; starting as far as the schema allows");
-                (Report::default(), Some(error.to_string()))
-            }
-            Err(error) => return Err(error),
-        };
+        let begun = Instant::now();
         let mut look = self.look().await?;
-        if failed.is_some() {
-            report.unknown = self.unknown(&look.book);
-            self.conclude(&mut report, &look, Goal::Serve, false);
-            report.failed = failed;
+        let candidate = self.candidate(&look).await?;
+        let mut pause = Duration::from_millis(200);
+        loop {
+            self.refuse_what_is_too_old(&look.book, &candidate)?;
+            // What is left of the time to wait is all that another driver gets.
+            let left = self.start_wait.saturating_sub(begun.elapsed()).min(self.lease_wait);
+            let mut driver = self.clone();
+            driver.lease_wait = left;
+            let (mut report, failed) = match driver.drive(Goal::Serve(&candidate)).await {
+                Ok(report) => (report, None),
+                Err(error) if leaves_the_windows(error.kind()) => {
+                    tracing::warn!(target: "phasewise", %error, "could not migrate; starting as far as the schema allows");
+                    (Report::default(), Some(error.to_string()))
+                }
+                Err(error) => return Err(error),
+            };
+            look = self.look().await?;
+            // With nothing to migrate there is no ledger yet, and still a fleet to join.
+            if !look.facts.has_ledger {
+                self.found(&mut look).await?;
+            }
+            let registered = self.register(&look, &candidate).await?;
+            let Err(refusal) = registered else {
+                if failed.is_some() {
+                    report.unknown = self.unknown(&look.book);
+                    self.conclude(&mut report, &look, Goal::Serve(&candidate), false);
+                    report.failed = failed;
+                }
+                report.took = begun.elapsed();
+                return Ok(Schema::new(self, look.ledger, candidate, report));
+            };
+            if refusal.misfit == Misfit::TooOld || begun.elapsed() >= self.start_wait {
+                return Err(match failed {
+                    Some(failed) => {
+                        Error::new(refusal.error.kind(), format!("{}. Besides: {failed}", refusal.error))
+                    }
+                    None => refusal.error,
+                });
+            }
+            tracing::info!(target: "phasewise", reason = %refusal.error, "waiting to be let in");
+            sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+            look = self.look().await?;
         }
-        // With nothing to migrate there is no ledger yet, and still a fleet to join.
-        if !look.facts.has_ledger {
-            self.found(&mut look).await?;
-        }
-        look.conn.send("begin", BEGIN).await?;
-        let registered = self.register(&look).await;
-        let id = finish(&look.conn, registered).await?;
-        let monitor = Monitor::new(self.connector.clone());
-        let beat = Beat {
-            id: id.clone(),
-            service: self.instance.clone(),
-            releases: self.releases()?,
-            ledger: look.ledger.clone(),
-            monitor: Arc::clone(&monitor),
-        };
-        let beat = tokio::spawn(beat.run());
-        tracing::info!(target: "phasewise", id, service = self.instance, "joined the fleet");
-        Ok(Schema { id, ledger: look.ledger, monitor, beat, report })
     }
 
-    fn releases(&self) -> Result<serde_json::Value> {
-        let releases: BTreeMap<_, _> =
-            self.migrations.iter().map(|entry| (entry.name(), entry.release())).collect();
-        to_json(&releases)
+    /// This instance, as it would be registered.
+    async fn candidate(&self, look: &Look) -> Result<Candidate> {
+        let rows =
+            look.conn.ask("SELECT gen_random_uuid()::text AS id, clock_timestamp() AS now", &[]).await?;
+        let row = rows
+            .first()
+            .ok_or_else(|| Error::new(Kind::Connection, "the server answered nothing; try again"))?;
+        let now = get(row, "now")?;
+        let schema = &look.facts.scope.schema;
+        let listed = self.migrations.iter().map(|entry| (entry.name().to_owned(), entry.release()));
+        let retired = self.migrations.retired_names().iter().map(|&name| (name.to_owned(), RETIRED));
+        let lists = self
+            .migrations
+            .iter()
+            .map(|entry| (entry.name().to_owned(), Reach::of(&entry.touches(), schema)));
+        Ok(Candidate {
+            instance: Instance {
+                id: get(row, "id")?,
+                service: self.instance.clone(),
+                releases: listed.chain(retired).collect(),
+                // One late beat must not look like an absence.
+                expiry: self.expiry.max(self.heartbeat.saturating_mul(2)),
+                started: now,
+                seen: now,
+                age: Duration::ZERO,
+                failed: None,
+            },
+            lists: lists.collect(),
+            schema: schema.clone(),
+        })
     }
 
-    /// Checks the windows and joins, in one transaction: a driver that is about to move waits, and then sees us.
-    async fn register(&self, look: &Look) -> Result<String> {
-        look.conn.ask(&look.ledger.sql("SELECT FROM {s}.migrations ORDER BY name FOR SHARE"), &[]).await?;
-        let book = look.ledger.read(&look.conn).await?;
+    /// Said before anything is driven: a build from the past must not move the schema.
+    fn refuse_what_is_too_old(&self, book: &Book, candidate: &Candidate) -> Result<()> {
+        match self.misfit(book, candidate) {
+            Some(refusal) if refusal.misfit == Misfit::TooOld => Err(refusal.error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the windows and joins, in one transaction: no migration moves meanwhile.
+    pub(super) async fn let_in(&self, look: &Look, candidate: &Candidate) -> Result<()> {
+        self.register(look, candidate).await?.map_err(|refusal| refusal.error)
+    }
+
+    async fn register(&self, look: &Look, candidate: &Candidate) -> Result<std::result::Result<(), Refusal>> {
+        let conn = &look.conn;
+        conn.send("begin", BEGIN).await?;
+        let registered = async {
+            look.ledger.share(conn).await?;
+            let book = look.ledger.read(conn).await?;
+            if let Some(refusal) = self.misfit(&book, candidate) {
+                return Ok(Err(refusal));
+            }
+            look.ledger.register(conn, &candidate.instance, &candidate.lists).await?;
+            let fleet = Fleet { book: &book, candidate: Some(candidate), grace: self.grace };
+            let phases =
+                fleet.too_old_for(&candidate.instance, |record| self.subject(record, &candidate.schema));
+            look.ledger.saw(conn, &phases).await?;
+            Ok(Ok(()))
+        }
+        .await;
+        finish(conn, registered).await
+    }
+
+    pub(super) fn subject(&self, record: &Record, schema: &str) -> Subject {
+        // What this build says of it counts for more than what another one said.
+        let entry = self.migrations.get(&record.name);
+        entry.map_or_else(|| Subject::recorded(record), |entry| Subject::of(entry, schema))
+    }
+
+    /// The first migration beside which this instance may not serve.
+    fn misfit(&self, book: &Book, candidate: &Candidate) -> Option<Refusal> {
+        let schema = candidate.schema.as_str();
+        let judge = Judge { migrator: self, book, schema, goal: Goal::Serve(candidate) };
+        let fleet = judge.fleet();
         for entry in self.migrations.iter() {
-            let Some(record) = book.record(entry.name()) else {
-                allowed(entry, crate::phase::Window { lo: 0, hi: 0 }, "no phase yet")?;
+            let Some(release) = fleet.release(&Subject::of(entry, schema), &candidate.instance) else {
                 continue;
             };
-            let here = record.entered.checked_sub(1).and_then(|at| record.phases.get(at));
-            allowed(entry, record.window(), here.map_or("no phase yet", |place| place.name.as_str()))?;
+            let record = book.record(entry.name());
+            let window = record.map_or(Window { lo: 0, hi: 0 }, Record::window);
+            if window.contains(release) {
+                continue;
+            }
+            let phase = record.map_or("no phase yet", phase_of);
+            let (misfit, advice) = if release < window.lo {
+                let lo = window.lo;
+                (
+                    Misfit::TooOld,
+                    format!(
+                        "deploy a build that speaks release {lo} or newer; or roll the migration back until its window has release {release} in it"
+                    ),
+                )
+            } else {
+                let hi = window.hi;
+                let state = judge.state(entry, self.assume_fresh);
+                (
+                    Misfit::TooNew,
+                    format!(
+                        "it {state}. Deploy a build that speaks release {hi} everywhere first, and let the migration move on, then this one"
+                    ),
+                )
+            };
+            return Some(Refusal {
+                misfit,
+                error: Error::new(
+                    Kind::OutsideWindow,
+                    format!(
+                        "this build may not serve: migration {} stands in {phase}, where releases {window} may run, and this build speaks release {release}: {advice}",
+                        entry.name()
+                    ),
+                ),
+            });
         }
-        for record in book.records.values().filter(|record| self.migrations.get(&record.name).is_none()) {
-            known(record)?;
-        }
-        let sql =
-            look.ledger.sql("DELETE FROM {s}.instances WHERE seen < clock_timestamp() - interval '1 day'");
-        look.conn.ask(&sql, &[]).await?;
-        let (conn, releases) = (&look.conn, self.releases()?);
-        let sql = insert(&look.ledger);
-        let rows = conn.ask(&sql, &[text(&None::<&str>), text(&self.instance), jsonb(&releases)]).await?;
-        let id: String = get(inserted(&rows)?, "id")?;
-        conn.ask(&look.ledger.saw(), &[text(&id)]).await?;
-        Ok(id)
+        let unlisted = book.records.values().filter(|record| self.migrations.get(&record.name).is_none());
+        unlisted.into_iter().find_map(|record| {
+            let release = fleet.release(&Subject::recorded(record), &candidate.instance)?;
+            let window = record.window();
+            if !record.begun() || window.contains(release) {
+                return None;
+            }
+            let name = &record.name;
+            let advice = if record.done() {
+                format!("Deploy a build that lists it; or, if the code needs nothing old of it, name it: migrations![…].retired(&[\"{name}\"])")
+            } else {
+                format!("Deploy a build that lists it and speaks release {} or newer; or roll it back, with a build that lists it, until release {release} may run", window.lo)
+            };
+            let says = if self.migrations.is_retired(name) {
+                format!("names migration {name} as retired, which it is not yet")
+            } else {
+                format!("does not know migration {name}, and not knowing it is release 0")
+            };
+            Some(Refusal {
+                misfit: Misfit::TooOld,
+                error: Error::new(
+                    Kind::OutsideWindow,
+                    format!(
+                        "this build may not serve: it {says}. It stands in {}, where releases {window} may run. {advice}",
+                        phase_of(record)
+                    ),
+                ),
+            })
+        })
     }
 }
 
-/// Refuses a build from before a migration that old releases cannot live in any more. One that is done may have been
-/// taken out of the build's list since.
-fn known(record: &Record) -> Result<()> {
-    let window = record.window();
-    if !record.begun() || record.done() || window.contains(0) {
-        return Ok(());
-    }
-    Err(Error::new(
-        Kind::OutsideWindow,
-        format!(
-            "this build may not serve: it does not know migration {}, which is under way and where releases {window} may run; not knowing it is release 0. Deploy a build that lists it and speaks release {} or newer; or roll it back, with a build that lists it, until release 0 may run",
-            record.name, window.lo
-        ),
-    ))
-}
-
-/// Refuses a release that the schema does not allow.
-fn allowed(entry: &Entry, window: crate::phase::Window, phase: &str) -> Result<()> {
-    let release = entry.release();
-    if window.contains(release) {
-        return Ok(());
-    }
-    let first = if release > window.hi { window.hi } else { window.lo };
-    let advice = if release > window.hi {
-        format!(
-            "deploy a build that speaks release {first} first, and let the migration move on (it may be paused, or wait at a gate: see status()), then this one"
-        )
-    } else {
-        format!(
-            "deploy a build that speaks release {first} or newer; or roll the migration back until its window has release {release} in it"
-        )
-    };
-    Err(Error::new(
-        Kind::OutsideWindow,
-        format!(
-            "this build may not serve: migration {} stands in {phase}, where releases {window} may run, and this build speaks release {release}: {advice}",
-            entry.name()
-        ),
-    ))
-}
-
-/// The statement that registers an instance, or says that it is still there.
-fn insert(ledger: &Ledger) -> String {
-    ledger.sql(
-        "INSERT INTO {s}.instances AS i (id, service, releases, by)
-         VALUES (coalesce($1::text::uuid, gen_random_uuid()), $2, $3,
-                 session_user || coalesce('@' || host(inet_client_addr()), ''))
-         ON CONFLICT (id) DO UPDATE SET seen = clock_timestamp()
-         RETURNING id::text AS id",
+/// None of these says that this build may not serve: the windows do.
+fn leaves_the_windows(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Busy
+            | Kind::LeaseLost
+            | Kind::Locked
+            | Kind::Backfill
+            | Kind::Step
+            | Kind::GateClosed
+            | Kind::OutsideWindow
     )
 }
 
-fn inserted(rows: &[tokio_postgres::Row]) -> Result<&tokio_postgres::Row> {
-    rows.first().ok_or_else(|| {
-        Error::new(
-            Kind::LedgerDamaged,
-            "the instance was not registered: does a trigger or rule of the ledger's tables swallow rows?",
-        )
-    })
-}
-
-struct Beat {
-    id: String,
-    service: String,
-    releases: serde_json::Value,
-    ledger: Ledger,
-    monitor: Arc<Monitor>,
-}
-
-impl Beat {
-    async fn run(self) {
-        loop {
-            sleep(HEARTBEAT).await;
-            let beat = async {
-                let conn = self.monitor.conn().await?;
-                let params = [text(&self.id), text(&self.service), jsonb(&self.releases)];
-                let rows = conn.write(&insert(&self.ledger), &params).await?;
-                inserted(&rows)?;
-                conn.write(&self.ledger.saw(), &[text(&self.id)]).await.map(drop)
-            };
-            match tokio::time::timeout(HEARTBEAT, beat).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(target: "phasewise", %error, "the instance's heartbeat failed; trying again")
-                }
-                Err(_) => {
-                    tracing::warn!(target: "phasewise", "the instance's heartbeat was not answered; trying again");
-                    self.monitor.reset().await;
-                }
-            }
-        }
-    }
+fn phase_of(record: &Record) -> &str {
+    let here = record.entered.checked_sub(1).and_then(|at| record.phases.get(at));
+    here.map_or("no phase yet", |place| place.name.as_str())
 }

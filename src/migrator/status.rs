@@ -1,11 +1,13 @@
 //! Status: where every migration stands.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
+use super::fleet::InTheWay;
 use crate::phase::Window;
 
 /// What a migration is doing, or waiting for.
@@ -16,22 +18,38 @@ pub enum State {
     Pending,
     /// The next phase may be entered, is being entered, or one is being rolled back.
     InProgress,
-    /// At a deploy phase's gate: the release that it names is not confirmed yet, or an instance speaks less.
+    /// At a deploy phase's gate: the release that it names is not spoken by every service yet, nor confirmed; or an
+    /// instance speaks less.
+    #[non_exhaustive]
     Waiting {
         /// What must hold, in words.
         gate: String,
         /// Since when it stands in its phase.
         since: DateTime<Utc>,
+        /// Whom it waits for.
+        by: Vec<InTheWay>,
+    },
+    /// The whole fleet speaks the release that the gate names, but has not done so for the settle time.
+    #[non_exhaustive]
+    Settling {
+        /// When it has.
+        until: DateTime<Utc>,
     },
     /// Behind another migration that touches the same and is not done: an earlier one, or one in flight.
+    #[non_exhaustive]
     HeldUp {
         /// The other migration.
         by: String,
+        /// Since when that one stands in its phase; `None` if it has not begun.
+        since: Option<DateTime<Utc>>,
     },
     /// The gate is open once the soak time is over.
+    #[non_exhaustive]
     Soaking {
         /// When.
         until: DateTime<Utc>,
+        /// Since when nobody uses the old thing any more.
+        since: DateTime<Utc>,
     },
     /// Held by `pause` or by a rollback, until `resume` or `run_to`.
     Paused,
@@ -48,9 +66,15 @@ impl fmt::Display for State {
         match self {
             Self::Pending => f.write_str("pending"),
             Self::InProgress => f.write_str("in progress"),
-            Self::Waiting { gate, since } => write!(f, "waits for {gate} since {}", time(*since)),
-            Self::HeldUp { by } => write!(f, "waits for migration {by}, which touches the same"),
-            Self::Soaking { until } => write!(f, "soaks until {}", time(*until)),
+            Self::Waiting { gate, since, by: _ } => write!(f, "waits since {} for {gate}", time(*since)),
+            Self::Settling { until } => write!(f, "settles until {}", time(*until)),
+            Self::HeldUp { by, since } => {
+                write!(f, "waits for migration {by}, which touches the same")?;
+                since.map_or(Ok(()), |since| write!(f, " and stands where it does since {}", time(since)))
+            }
+            Self::Soaking { until, since } => {
+                write!(f, "soaks until {}, unused since {}", time(*until), time(*since))
+            }
             Self::Paused => f.write_str("paused; `resume` or `run_to` lets it go on"),
             Self::Applied => f.write_str("applied"),
             Self::Unknown => f.write_str("unknown to this build"),
@@ -69,6 +93,45 @@ fn time(at: DateTime<Utc>) -> String {
 pub struct Status {
     /// One entry per migration.
     pub migrations: Vec<MigrationStatus>,
+    /// The instances that are registered.
+    pub instances: Vec<InstanceStatus>,
+    /// Sessions on this database that belong to no registered instance, by what is known of them: clients of a release
+    /// that does not register, jobs, people. Gates do not see them.
+    pub unregistered: Vec<Unregistered>,
+}
+
+/// A registered instance.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct InstanceStatus {
+    /// Its id.
+    pub id: String,
+    /// Its service.
+    pub service: String,
+    /// The release that it speaks of each migration that it lists; those that it names as retired apart.
+    pub releases: BTreeMap<String, u16>,
+    /// When it registered.
+    pub started: DateTime<Utc>,
+    /// When it was last heard of.
+    pub seen: DateTime<Utc>,
+    /// Whether its heartbeat is in time.
+    pub live: bool,
+    /// Why its background driver could not go on when it last tried.
+    pub failed: Option<String>,
+}
+
+/// Sessions that belong to no registered instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Unregistered {
+    /// Their `application_name`.
+    pub application: String,
+    /// Their role.
+    pub role: String,
+    /// Where they come from, as far as this role may see it.
+    pub address: Option<String>,
+    /// How many there are.
+    pub sessions: u64,
 }
 
 /// Where one migration stands.
@@ -198,7 +261,7 @@ fn span(time: Duration) -> String {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.migrations.is_empty() {
-            return f.write_str("no migrations");
+            f.write_str("no migrations")?;
         }
         let place = |migration: &MigrationStatus| match &migration.phase {
             Some(phase) => format!("{}/{} {phase}", migration.number, migration.of),
@@ -237,6 +300,30 @@ impl fmt::Display for Status {
                         row.error
                     )?;
                 }
+            }
+        }
+        for instance in &self.instances {
+            write!(f, "\ninstance {} of {}", instance.id, instance.service)?;
+            if !instance.live {
+                write!(f, ", not heard of since {}", time(instance.seen))?;
+            }
+            if let Some(error) = &instance.failed {
+                write!(f, ", could not go on: {error}")?;
+            }
+        }
+        // Only where a gate may be fooled by them.
+        let waits = |migration: &MigrationStatus| {
+            matches!(migration.state, State::Waiting { .. } | State::Settling { .. } | State::Soaking { .. })
+        };
+        if self.migrations.iter().any(waits) {
+            for found in &self.unregistered {
+                let Unregistered { application, role, address, sessions } = found;
+                let address = address.as_deref().map(|address| format!(" at {address}")).unwrap_or_default();
+                write!(
+                    f,
+                    "\nunregistered: {sessions} session{} of role {role}{address}, application \"{application}\"",
+                    if *sessions == 1 { "" } else { "s" }
+                )?;
             }
         }
         Ok(())

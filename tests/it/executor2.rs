@@ -189,6 +189,7 @@ async fn verification_waits_for_open_writers_and_names_them() {
 #[tokio::test]
 async fn a_build_from_before_a_migration_is_its_release_0() {
     static BEFORE: Migrations = migrations![];
+    static AFTER: Migrations = migrations![].retired(&["ren"]);
     let database = database().await;
     let client = database.connect().await.unwrap();
     run(&client, "CREATE TABLE t (id int PRIMARY KEY, name text)").await;
@@ -196,12 +197,17 @@ async fn a_build_from_before_a_migration_is_its_release_0() {
     m.run_to("ren", "WriteBoth").await.unwrap();
     // Its window still has release 0 in it.
     migrator(&database, &BEFORE).start().await.unwrap().leave().await.unwrap();
+    // That the service lists it now is what tells that an earlier build of it is one.
+    m.start().await.unwrap().leave().await.unwrap();
     m.confirm("ren", "WriteBoth").await.unwrap();
     m.run_to("ren", "Backfill").await.unwrap();
     let error = migrator(&database, &BEFORE).start().await.unwrap_err();
     assert_eq!(error.kind(), Kind::OutsideWindow);
     assert!(error.to_string().contains("does not know migration ren"), "{error}");
-    // Once it is done it may have been taken out of the list.
+    let error = migrator(&database, &AFTER).start().await.unwrap_err();
+    assert!(error.to_string().contains("as retired, which it is not yet"), "{error}");
+    // Another service has nothing to do with it.
+    migrator(&database, &BEFORE).instance("other").start().await.unwrap().leave().await.unwrap();
     for info in m.status().await.unwrap().migrations.iter().flat_map(|_| RENAME.get("ren").unwrap().phases())
     {
         if info.gate.release().is_some() {
@@ -210,7 +216,10 @@ async fn a_build_from_before_a_migration_is_its_release_0() {
         }
     }
     assert!(m.run().await.unwrap().is_complete());
-    let schema = migrator(&database, &BEFORE).start().await.unwrap();
+    // Once it is done it may be taken out of the list, by name: not to list it is what old builds do.
+    let error = migrator(&database, &BEFORE).start().await.unwrap_err();
+    assert!(error.to_string().contains(".retired(&[\"ren\"])"), "{error}");
+    let schema = migrator(&database, &AFTER).start().await.unwrap();
     assert_eq!(schema.report().unknown, ["ren"]);
     schema.leave().await.unwrap();
 }
@@ -379,7 +388,8 @@ async fn an_old_release_that_comes_back_begins_the_soak_anew() {
     let fresh = new.start().await.unwrap();
     new.confirm("soaked", "Deploy").await.unwrap();
     run(&client, "UPDATE phasewise.confirmations SET at = at - interval '59 minutes'").await;
-    let State::Soaking { until: first } = new.run().await.unwrap().get("soaked").unwrap().state.clone()
+    run(&client, "UPDATE phasewise.migrations SET since = since - interval '59 minutes'").await;
+    let State::Soaking { until: first, .. } = new.run().await.unwrap().get("soaked").unwrap().state.clone()
     else {
         panic!("it does not soak")
     };
@@ -388,7 +398,7 @@ async fn an_old_release_that_comes_back_begins_the_soak_anew() {
     let old = migrator(&database, &OLD).start().await.unwrap();
     assert!(matches!(new.run().await.unwrap().get("soaked").unwrap().state, State::Waiting { .. }));
     old.leave().await.unwrap();
-    let State::Soaking { until } = new.run().await.unwrap().get("soaked").unwrap().state.clone() else {
+    let State::Soaking { until, .. } = new.run().await.unwrap().get("soaked").unwrap().state.clone() else {
         panic!("it does not soak")
     };
     assert!((until - first).num_minutes() >= 58, "{first} {until}");

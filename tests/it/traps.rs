@@ -125,7 +125,7 @@ async fn a_column_that_a_conversion_reads_is_not_dropped_under_its_triggers() {
     let stage = Stage::set(&CASE).await;
     let report = stage.migrator().run().await.expect("as far as gates are open");
     let held = report.get("no_unit").expect("it was looked at");
-    assert_eq!(held.state, State::HeldUp { by: "priced".to_owned() });
+    assert!(matches!(&held.state, State::HeldUp { by, .. } if by == "priced"), "{held:?}");
 }
 
 #[tokio::test]

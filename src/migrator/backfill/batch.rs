@@ -17,6 +17,7 @@ use super::pace::{Lap, Pace, float, whole};
 use super::range::{self, Extent, Range};
 use super::stretch::Stretch;
 use super::verification::Wrong;
+use super::waiting::gave_way;
 use crate::error::{Error, Kind, Result};
 use crate::migrator::connect::{Sql as _, get, text};
 use crate::migrator::ledger::{Control, Direction, Part, Spot};
@@ -182,6 +183,10 @@ impl Worker<'_> {
             Ok((control, _)) if control.paused && job.at.direction == Direction::Forward => {
                 self.session.send("pausing", "ROLLBACK").await?;
                 return Ok(Attempt::Paused);
+            }
+            Ok((control, _)) if self.migrator.gives_way && control.wanted => {
+                self.session.send("giving way", "ROLLBACK").await?;
+                return Err(gave_way(job));
             }
             Ok(looked) => looked,
             Err(error) => return self.finish(Err(error)).await,

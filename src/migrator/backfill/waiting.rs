@@ -57,8 +57,11 @@ impl Worker<'_> {
             let Some(reason) = throttles.hold(&self.session).await? else { break };
             self.say(job, &mut said, &reason).await?;
             // What a person holds gives way to a rollback, whatever else it waits for.
-            let held = job.at.direction == Direction::Forward
-                && self.ledger.control(&self.session, job.at.migration).await?.paused;
+            let control = self.ledger.control(&self.session, job.at.migration).await?;
+            if self.migrator.gives_way && control.wanted {
+                return Err(gave_way(job));
+            }
+            let held = job.at.direction == Direction::Forward && control.paused;
             if held || job.is_stopped() {
                 return Ok(());
             }
@@ -75,13 +78,7 @@ impl Worker<'_> {
         while self.ledger.control(&self.session, job.at.migration).await?.paused && !job.is_stopped() {
             self.say(job, &mut said, "it is paused; `resume` lets it go on").await?;
             if self.ledger.is_wanted(&self.session, begun.elapsed()).await? {
-                return Err(Error::new(
-                    Kind::Busy,
-                    format!(
-                        "migration {} is paused in phase {}, and a rollback wants the lease: it has it now. What is filled stays filled",
-                        job.at.migration, job.at.phase
-                    ),
-                ));
+                return Err(gave_way(job));
             }
             sleep(PAUSED).await;
         }
@@ -113,6 +110,17 @@ impl Worker<'_> {
         }
         Ok(())
     }
+}
+
+/// What a loop ends with that makes way for somebody who waits for the lease.
+pub(super) fn gave_way(job: &Job<'_>) -> Error {
+    Error::new(
+        Kind::Busy,
+        format!(
+            "migration {}, phase {}: somebody waits for the lease, a rollback or an instance that starts, and has it now. What is filled stays filled",
+            job.at.migration, job.at.phase
+        ),
+    )
 }
 
 /// A reason without its figures.

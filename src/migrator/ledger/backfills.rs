@@ -50,11 +50,13 @@ pub(in crate::migrator) struct Control {
     pub(in crate::migrator) paused: bool,
     pub(in crate::migrator) speed: f64,
     pub(in crate::migrator) target: Option<Duration>,
+    /// Whether somebody waits for the lease at this moment.
+    pub(in crate::migrator) wanted: bool,
 }
 
 impl Default for Control {
     fn default() -> Self {
-        Self { paused: false, speed: 1.0, target: None }
+        Self { paused: false, speed: 1.0, target: None, wanted: false }
     }
 }
 
@@ -283,8 +285,9 @@ impl Ledger {
     /// What people ask of a migration's loops.
     pub(in crate::migrator) async fn control(&self, conn: &Conn, migration: &str) -> Result<Control> {
         let sql = self.sql(
-            "SELECT m.paused, p.speed, p.target FROM {s}.migrations m LEFT JOIN {s}.paces p ON p.migration = m.name
-              WHERE m.name = $1",
+            "SELECT m.paused, p.speed, p.target,
+                    EXISTS (SELECT FROM {s}.lease WHERE wanted_at > clock_timestamp() - interval '2 seconds') AS wanted
+               FROM {s}.migrations m LEFT JOIN {s}.paces p ON p.migration = m.name WHERE m.name = $1",
         );
         let rows = conn.ask(&sql, &[text(&migration)]).await?;
         let Some(row) = rows.first() else { return Ok(Control::default()) };
@@ -293,6 +296,7 @@ impl Ledger {
             paused: get(row, "paused")?,
             speed: get::<Option<f64>>(row, "speed")?.unwrap_or(1.0),
             target: target.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+            wanted: get(row, "wanted")?,
         })
     }
 

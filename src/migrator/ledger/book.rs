@@ -6,10 +6,11 @@ use chrono::{DateTime, Utc};
 use futures_util::future::{try_join, try_join5};
 use serde::{Deserialize, Serialize};
 
-use super::{Aside, Ledger, Part, schema};
+use super::{Aside, Instance, Ledger, Listing, Part, schema};
 use crate::error::{Error, Kind, Result};
 use crate::migration::Entry;
 use crate::migrator::connect::{Conn, Sql as _, get};
+use crate::migrator::reach::Reach;
 use crate::phase::{PhaseInfo, Window};
 
 /// Which way a migration moves.
@@ -64,6 +65,9 @@ pub(in crate::migrator) struct Record {
     pub(in crate::migrator) paused: bool,
     pub(in crate::migrator) since: DateTime<Utc>,
     pub(in crate::migrator) first_seen: DateTime<Utc>,
+    /// The services that take part, where it names them.
+    pub(in crate::migrator) services: Vec<String>,
+    pub(in crate::migrator) reach: Reach,
     /// When an instance was last seen in the phase where it stands that is older than the next phase allows.
     pub(in crate::migrator) older: Option<DateTime<Utc>>,
 }
@@ -107,21 +111,6 @@ impl Record {
     }
 }
 
-/// A live instance.
-#[derive(Clone, Debug)]
-pub(in crate::migrator) struct Instance {
-    pub(in crate::migrator) id: String,
-    pub(in crate::migrator) service: String,
-    releases: BTreeMap<String, u16>,
-}
-
-impl Instance {
-    /// The release that it speaks. One that does not know a migration is older than it.
-    pub(in crate::migrator) fn release(&self, migration: &str) -> u16 {
-        self.releases.get(migration).copied().unwrap_or(0)
-    }
-}
-
 /// A confirmation.
 #[derive(Clone, Debug)]
 pub(in crate::migrator) struct Confirmed {
@@ -137,7 +126,9 @@ pub(in crate::migrator) struct Book {
     pub(in crate::migrator) now: DateTime<Utc>,
     pub(in crate::migrator) records: BTreeMap<String, Record>,
     pub(in crate::migrator) confirmed: Vec<Confirmed>,
+    /// Those that are registered, live or not.
     pub(in crate::migrator) instances: Vec<Instance>,
+    pub(in crate::migrator) listings: Vec<Listing>,
     /// The parts of batch loops under way, with their migrations.
     pub(in crate::migrator) parts: Vec<(String, Part)>,
     pub(in crate::migrator) aside: Vec<Aside>,
@@ -151,6 +142,7 @@ impl Book {
             records: BTreeMap::new(),
             confirmed: Vec::new(),
             instances: Vec::new(),
+            listings: Vec::new(),
             parts: Vec::new(),
             aside: Vec::new(),
         }
@@ -171,6 +163,7 @@ impl Ledger {
         let version = self.sql("SELECT version, clock_timestamp() AS now FROM {s}.ledger");
         let migrations = self.sql(
             "SELECT name, fingerprint, definition, phases::text AS phases, entered, moving, paused, since, first_seen,
+                    services, tables, everything,
                     (SELECT o.at FROM {s}.older o WHERE o.migration = m.name AND o.phase = m.phases -> (m.entered - 1) ->> 'name') AS older
                FROM {s}.migrations m",
         );
@@ -178,12 +171,12 @@ impl Ledger {
         let read = try_join5(
             try_join(conn.ask(&version, &[]), conn.ask(&migrations, &[])),
             conn.ask(&confirmed, &[]),
-            self.instances(conn),
+            try_join(self.instances(conn), self.listings(conn)),
             self.all_parts(conn),
             self.set_aside(conn, None),
         )
         .await;
-        let ((version, migrations), confirmed, instances, parts, aside) = match read {
+        let ((version, migrations), confirmed, (instances, listings), parts, aside) = match read {
             Ok(read) => read,
             Err(error) => return Err(self.unreadable(conn, error).await),
         };
@@ -221,24 +214,7 @@ impl Ledger {
                 })
             })
             .collect::<Result<_>>()?;
-        Ok(Book { now: get(head, "now")?, records, confirmed, instances, parts, aside })
-    }
-
-    /// The live instances.
-    pub(in crate::migrator) async fn instances(&self, conn: &Conn) -> Result<Vec<Instance>> {
-        let sql = self.sql(
-            "SELECT id::text AS id, service, releases::text AS releases FROM {s}.instances
-              WHERE seen > clock_timestamp() - interval '45 seconds' ORDER BY started",
-        );
-        let rows = conn.ask(&sql, &[]).await?;
-        rows.iter()
-            .map(|row| {
-                let (id, releases): (String, String) = (get(row, "id")?, get(row, "releases")?);
-                let releases = serde_json::from_str(&releases)
-                    .map_err(|error| self.damaged("instances", &id, &error))?;
-                Ok(Instance { id, service: get(row, "service")?, releases })
-            })
-            .collect()
+        Ok(Book { now: get(head, "now")?, records, confirmed, instances, listings, parts, aside })
     }
 
     fn record(&self, row: &tokio_postgres::Row) -> Result<Record> {
@@ -264,6 +240,8 @@ impl Ledger {
             paused: get(row, "paused")?,
             since: get(row, "since")?,
             first_seen: get(row, "first_seen")?,
+            services: get(row, "services")?,
+            reach: Reach { tables: get(row, "tables")?, everything: get(row, "everything")? },
             older: get(row, "older")?,
             name,
         };
@@ -281,7 +259,7 @@ impl Ledger {
         Ok(record)
     }
 
-    fn damaged(&self, table: &str, row: &str, what: &dyn std::fmt::Display) -> Error {
+    pub(super) fn damaged(&self, table: &str, row: &str, what: &dyn std::fmt::Display) -> Error {
         Error::new(
             Kind::LedgerDamaged,
             format!(

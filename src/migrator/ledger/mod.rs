@@ -2,11 +2,13 @@
 
 mod backfills;
 mod book;
+mod fleet;
 mod schema;
 mod write;
 
 pub(super) use backfills::{Aside, Control, Part, Spot};
 pub(super) use book::{Book, Direction, Record};
+pub(super) use fleet::{Instance, Listing, RETIRED};
 pub(super) use write::{At, to_json};
 
 use super::connect::{BEGIN, Conn, Sql as _, get, int4, text};

@@ -18,6 +18,9 @@ pub(super) const CREATE: &[&str] = &[
         entered integer NOT NULL DEFAULT 0 CHECK (entered >= 0),
         moving text CHECK (moving IN ('forward', 'back')),
         paused boolean NOT NULL DEFAULT false,
+        services text[] NOT NULL DEFAULT '{}',
+        tables text[] NOT NULL DEFAULT '{}',
+        everything boolean NOT NULL DEFAULT false,
         first_seen timestamptz NOT NULL DEFAULT clock_timestamp(),
         since timestamptz NOT NULL DEFAULT clock_timestamp()
     )",
@@ -99,9 +102,23 @@ pub(super) const CREATE: &[&str] = &[
         id uuid PRIMARY KEY,
         service text NOT NULL,
         releases jsonb NOT NULL,
+        expiry double precision NOT NULL CHECK (expiry > 0),
         started timestamptz NOT NULL DEFAULT clock_timestamp(),
         seen timestamptz NOT NULL DEFAULT clock_timestamp(),
-        by text NOT NULL
+        by text NOT NULL,
+        role text NOT NULL DEFAULT session_user,
+        address text DEFAULT host(inet_client_addr()),
+        application text NOT NULL DEFAULT current_setting('application_name'),
+        failed text,
+        failed_at timestamptz
+    )",
+    "CREATE TABLE {s}.listings (
+        service text NOT NULL,
+        migration text NOT NULL,
+        tables text[] NOT NULL,
+        everything boolean NOT NULL,
+        at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (service, migration)
     )",
     "CREATE TABLE {s}.older (
         migration text NOT NULL,

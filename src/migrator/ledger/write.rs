@@ -6,6 +6,8 @@ use crate::error::{Error, Kind, Result};
 use crate::migration::Entry;
 use crate::migrator::connect::{Conn, Sql as _, boolean, float8, get, int4, jsonb, text};
 use crate::migrator::planning::Saved;
+use crate::migrator::reach::Reach;
+use tokio_postgres::types::Type;
 
 /// Who did it, as history and confirmations say.
 pub(super) const BY: &str = "session_user || coalesce('@' || host(inet_client_addr()), '')";
@@ -23,8 +25,9 @@ fn as_count(n: usize) -> i32 {
 }
 
 impl Ledger {
-    /// Lists a migration; one that has not begun takes this build's definition.
-    pub(in crate::migrator) async fn put(&self, conn: &Conn, entry: &Entry) -> Result<()> {
+    /// Lists a migration; one that has not begun takes this build's definition. Who takes part is always as this build
+    /// says.
+    pub(in crate::migrator) async fn put(&self, conn: &Conn, entry: &Entry, reach: &Reach) -> Result<()> {
         let sql = self.sql(
             "INSERT INTO {s}.migrations AS m (name, fingerprint, definition, phases) VALUES ($1, $2, $3, $4)
              ON CONFLICT (name) DO UPDATE
@@ -34,6 +37,18 @@ impl Ledger {
         let phases = to_json(&places(entry))?;
         let (name, print, definition) = (entry.name(), entry.fingerprint(), entry.definition());
         conn.ask(&sql, &[text(&name), text(&print), text(&definition), jsonb(&phases)]).await?;
+        let sql = self.sql(
+            "UPDATE {s}.migrations SET services = $2, tables = $3, everything = $4
+              WHERE name = $1 AND (services, tables, everything) IS DISTINCT FROM ($2, $3, $4)",
+        );
+        let services = entry.services();
+        let params = [
+            text(&name),
+            (&services, Type::TEXT_ARRAY),
+            (&reach.tables, Type::TEXT_ARRAY),
+            boolean(&reach.everything),
+        ];
+        conn.ask(&sql, &params).await?;
         Ok(())
     }
 
@@ -54,23 +69,10 @@ impl Ledger {
         Ok(())
     }
 
-    /// Locks a migration's row, so that no instance joins while its window is decided, and reads it.
-    pub(in crate::migrator) async fn lock(
-        &self,
-        conn: &Conn,
-        name: &str,
-        mode: &str,
-    ) -> Result<Option<(usize, bool)>> {
-        let sql = self.sql(&format!(
-            "SELECT entered, moving IS NOT NULL AS moving FROM {{s}}.migrations WHERE name = $1 FOR {mode}"
-        ));
-        let rows = conn.ask(&sql, &[text(&name)]).await?;
-        rows.first()
-            .map(|row| {
-                let entered: i32 = get(row, "entered")?;
-                Ok((usize::try_from(entered).unwrap_or(0), get(row, "moving")?))
-            })
-            .transpose()
+    /// Until the end of the transaction no instance joins, and nobody else moves a migration: see
+    /// [`share`](Self::share).
+    pub(in crate::migrator) async fn lock(&self, conn: &Conn) -> Result<()> {
+        conn.ask(&self.sql("SELECT FROM {s}.ledger FOR NO KEY UPDATE"), &[]).await.map(drop)
     }
 
     /// Says that a migration moves.
@@ -150,20 +152,6 @@ impl Ledger {
         ));
         conn.ask(&sql, &[text(&name), text(&phase)]).await?;
         Ok(())
-    }
-
-    /// The statement that notes for each phase when an instance ($1) was last seen that is older than the next phase
-    /// allows: the soak counts from there.
-    pub(in crate::migrator) fn saw(&self) -> String {
-        self.sql(
-            "INSERT INTO {s}.older (migration, phase, at)
-             SELECT m.name, m.phases -> (m.entered - 1) ->> 'name', clock_timestamp()
-               FROM {s}.migrations m JOIN {s}.instances i ON i.id = $1::text::uuid
-              WHERE m.entered > 0
-                AND (m.phases -> m.entered ->> 'lo')::int4 > coalesce((i.releases ->> m.name)::int4, 0)
-              ORDER BY m.name
-             ON CONFLICT (migration, phase) DO UPDATE SET at = excluded.at",
-        )
     }
 
     pub(in crate::migrator) async fn withdraw(&self, conn: &Conn, name: &str, phase: &str) -> Result<()> {

@@ -56,12 +56,15 @@ pub(crate) async fn is_one_of(versions: impl std::ops::RangeBounds<i32>) -> bool
     versions.contains(&one::<i32>(&client, "SELECT current_setting('server_version_num')::int").await)
 }
 
-/// A migrator that does not wait: for batches, soaks, or for ever for a lock.
+/// A migrator that does not wait: for batches, soaks, instances, or for ever for a lock. It drives only when it is told.
 pub(crate) fn migrator(database: &Database, migrations: &'static Migrations) -> Migrator {
     Migrator::new(database.pool(4).expect("a pool"), migrations)
         .soak(Duration::ZERO)
         .backfill(BackfillPolicy::new().fixed(7).pause(Duration::ZERO))
         .lock_deadline(Duration::from_secs(30))
+        .settle(Duration::ZERO)
+        .start_wait(Duration::ZERO)
+        .drive_in_background(false)
 }
 
 impl Stage {

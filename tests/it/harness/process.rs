@@ -11,7 +11,8 @@ fn pid(child: &Child) -> Pid {
 /// Stops it. Returns once all of its threads stand still, which is later than the signal.
 pub(crate) fn stop(child: &Child) {
     kill_process(pid(child), Signal::STOP).expect("a process that can be stopped");
-    let (_, status) = waitpid(Some(pid(child)), WaitOptions::UNTRACED).expect("its state").expect("a change of it");
+    let (_, status) =
+        waitpid(Some(pid(child)), WaitOptions::UNTRACED).expect("its state").expect("a change of it");
     assert!(status.stopped(), "{status:?}");
 }
 

@@ -1,0 +1,276 @@
+//! A member of the fleet: its heartbeat, and what it knows of itself.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::background::Background;
+use super::connect::{BEGIN, Sql as _};
+use super::events::Event;
+use super::fleet::{Candidate, Fleet};
+use super::ledger::{Ledger, finish};
+use super::monitor::Monitor;
+use super::report::Report;
+use super::settings::Migrator;
+use crate::error::{Error, Kind, Result};
+
+/// This instance's membership in the fleet, from [`Migrator::start`](super::Migrator::start) to
+/// [`leave`](Schema::leave).
+///
+/// Two small tasks belong to it: a heartbeat, and the driver of what is open. Dropped without `leave`, the instance
+/// counts as live until its [expiry](super::Migrator::expiry), and holds gates shut for the
+/// [grace](super::Migrator::grace) after that.
+#[derive(Debug)]
+pub struct Schema {
+    member: Arc<Member>,
+    tasks: Vec<JoinHandle<()>>,
+    report: Report,
+}
+
+/// What a health probe wants to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Health {
+    /// Whether this instance may serve: see [`Schema::is_current`].
+    pub current: bool,
+    /// Why not.
+    pub reason: Option<String>,
+    /// The time since the database last heard of this instance.
+    pub silent: Duration,
+    /// Why this instance could not drive migrations when it last tried. It serves all the same.
+    pub driver: Option<String>,
+}
+
+/// What the tasks share with the handle.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) migrator: Migrator,
+    pub(super) ledger: Ledger,
+    pub(super) candidate: Candidate,
+    standing: watch::Sender<Standing>,
+    driver: Mutex<Option<String>>,
+}
+
+/// What is known of the row in the ledger.
+#[derive(Clone, Debug)]
+struct Standing {
+    /// When the last heartbeat was sent that the database took.
+    beat: Instant,
+    /// Why it is not registered.
+    out: Option<String>,
+}
+
+impl Member {
+    pub(super) fn id(&self) -> &str {
+        &self.candidate.instance.id
+    }
+
+    /// Counted from before the heartbeat was sent: never longer than the database counts.
+    pub(super) fn is_current(&self) -> bool {
+        self.holds(&self.standing.borrow())
+    }
+
+    fn holds(&self, standing: &Standing) -> bool {
+        standing.out.is_none() && standing.beat.elapsed() < self.candidate.instance.expiry
+    }
+
+    /// Whether that is news.
+    pub(super) fn set_driver(&self, error: Option<String>) -> bool {
+        let mut slot = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *slot != error;
+        *slot = error;
+        news
+    }
+
+    async fn beats(self: Arc<Self>) {
+        let monitor = Monitor::new(self.migrator.connector.clone());
+        let mut ticks = interval(self.migrator.heartbeat);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Registering was the first.
+        ticks.tick().await;
+        loop {
+            ticks.tick().await;
+            let begun = Instant::now();
+            match tokio::time::timeout(self.migrator.heartbeat, self.beat(&monitor)).await {
+                Ok(Ok(true)) => self.took(begun),
+                Ok(Ok(false)) => self.again(begun).await,
+                Ok(Err(error)) => {
+                    tracing::warn!(target: "phasewise", %error, "the instance's heartbeat failed; trying again");
+                }
+                Err(_) => {
+                    tracing::warn!(target: "phasewise", "the instance's heartbeat was not answered; trying again");
+                    monitor.reset().await;
+                }
+            }
+        }
+    }
+
+    async fn beat(&self, monitor: &Monitor) -> Result<bool> {
+        let conn = monitor.conn().await?;
+        if !self.ledger.beat(&conn, self.id()).await? {
+            return Ok(false);
+        }
+        self.note_if_older(&conn).await?;
+        Ok(true)
+    }
+
+    /// Notes where this instance is older than the next phase allows.
+    async fn note_if_older(&self, conn: &super::connect::Conn) -> Result<()> {
+        let book = self.ledger.read(conn).await?;
+        let fleet = Fleet { book: &book, candidate: Some(&self.candidate), grace: self.migrator.grace };
+        let instance = &self.candidate.instance;
+        let schema = &self.candidate.schema;
+        let phases = fleet.too_old_for(instance, |record| self.migrator.subject(record, schema));
+        if phases.is_empty() {
+            return Ok(());
+        }
+        conn.send("begin", BEGIN).await?;
+        let noted = self.ledger.saw(conn, &phases).await;
+        finish(conn, noted).await
+    }
+
+    fn took(&self, begun: Instant) {
+        let mut returned = false;
+        self.standing.send_modify(|standing| {
+            returned = !self.holds(standing);
+            *standing = Standing { beat: begun, out: None };
+        });
+        if returned {
+            tracing::info!(target: "phasewise", id = self.id(), "current again");
+            self.migrator.tell(&Event::Returned { instance: self.id() });
+        }
+    }
+
+    /// After a beat that came too late: it is let in again, if the schema still has room for it.
+    async fn again(&self, begun: Instant) {
+        let first = self.standing.borrow().out.is_none();
+        if first {
+            let why = "its heartbeat came too late, or its row is gone; it is not registered";
+            self.standing.send_modify(|standing| standing.out = Some(why.to_owned()));
+            tracing::warn!(target: "phasewise", id = self.id(), "this instance has expired; registering again");
+            self.migrator.tell(&Event::Expired { instance: self.id() });
+        }
+        let let_in = async {
+            let look = self.migrator.look().await?;
+            self.migrator.let_in(&look, &self.candidate).await
+        };
+        match let_in.await {
+            Ok(()) => self.took(begun),
+            Err(error) => {
+                self.standing.send_modify(|standing| standing.out = Some(error.to_string()));
+                tracing::error!(target: "phasewise", id = self.id(), %error, "this instance must not serve");
+                self.migrator.tell(&Event::ShutOut { instance: self.id(), error: &error });
+            }
+        }
+    }
+}
+
+impl Schema {
+    pub(super) fn new(migrator: &Migrator, ledger: Ledger, candidate: Candidate, report: Report) -> Self {
+        let (standing, _) = watch::channel(Standing { beat: Instant::now(), out: None });
+        let member = Arc::new(Member {
+            migrator: migrator.clone(),
+            ledger,
+            candidate,
+            standing,
+            driver: Mutex::new(None),
+        });
+        let (id, service) = (member.id(), &migrator.instance);
+        tracing::info!(target: "phasewise", id, service, "joined the fleet");
+        migrator.tell(&Event::Joined { instance: id, service });
+        let mut tasks = vec![tokio::spawn(Arc::clone(&member).beats())];
+        if migrator.drives {
+            tasks.push(tokio::spawn(Background::new(Arc::clone(&member)).run()));
+        }
+        Self { member, tasks, report }
+    }
+
+    /// What `start` did before it joined.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// The id under which this instance is registered.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.member.id()
+    }
+
+    /// Whether this instance is registered, and so may serve: what a readiness probe answers.
+    ///
+    /// `false` once nothing has been heard of it in the database for its [expiry](super::Migrator::expiry): the process
+    /// was stopped, or is cut off. The schema may move on without it then, so it must not go on writing. Cheap: it looks
+    /// at a clock, and may be asked before every request.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.member.is_current()
+    }
+
+    /// What a health probe wants to know. Asks nobody.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let standing = self.member.standing.borrow().clone();
+        let silent = standing.beat.elapsed();
+        let current = self.member.holds(&standing);
+        let reason = standing.out.or_else(|| {
+            (!current).then(|| format!("the database has not heard of it for {:.0} s", silent.as_secs_f64()))
+        });
+        let driver = self.member.driver.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Health { current, reason, silent, driver }
+    }
+
+    /// Waits until this instance [is current](Self::is_current): at once, but for one that has expired and is registering
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::OutsideWindow`] after `limit`: the schema has no room for it.
+    pub async fn wait_ready(&self, limit: Duration) -> Result<()> {
+        let mut standing = self.member.standing.subscribe();
+        let ready = standing.wait_for(|standing| self.member.holds(standing));
+        if let Ok(Ok(_)) = tokio::time::timeout(limit, ready).await {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::OutsideWindow,
+            format!(
+                "instance {} of {} is not current: {}",
+                self.id(),
+                self.member.migrator.instance,
+                self.health().reason.unwrap_or_else(|| "its heartbeat is late".to_owned())
+            ),
+        ))
+    }
+
+    /// Leaves the fleet: this instance no longer holds any migration back. What its background driver has under way is
+    /// given up, and another one resumes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Connection`](crate::Kind::Connection); the row then expires by itself.
+    pub async fn leave(mut self) -> Result<()> {
+        for task in &mut self.tasks {
+            task.abort();
+            // A beat that is being sent at this moment would put the row back.
+            let _ = task.await;
+        }
+        let member = &self.member;
+        let conn = member.migrator.connector.open().await?;
+        // It may have written until now.
+        let noted = member.note_if_older(&conn).await;
+        noted.and(member.ledger.unregister(&conn, member.id()).await)
+    }
+}
+
+impl Drop for Schema {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
