@@ -1,8 +1,8 @@
 //! The lease: the row that makes one instance the driver.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -36,19 +36,24 @@ impl Lease {
         ledger: &Ledger,
         monitor: &Arc<Monitor>,
         time: Duration,
+        watch: &Watch,
     ) -> Result<Option<Self>> {
+        let (token, mark) = watch.look(conn, ledger).await?.unwrap_or_default();
         let sql = ledger.sql(
             "WITH free AS (
-                SELECT one FROM {s}.lease WHERE expires_at <= clock_timestamp() FOR UPDATE SKIP LOCKED
+                SELECT one FROM {s}.lease
+                 WHERE expires_at <= clock_timestamp() OR token = $2 AND extract(epoch FROM expires_at)::text = $3
+                   FOR UPDATE SKIP LOCKED
              )
              UPDATE {s}.lease AS l
-                SET holder = gen_random_uuid()::text, token = l.token + 1,
+                SET holder = gen_random_uuid()::text, token = l.token + 1, lasts = $1,
                     expires_at = clock_timestamp() + make_interval(secs => $1),
                     by = session_user || coalesce('@' || host(inet_client_addr()), '') || ', pid ' || pg_backend_pid()
                FROM free WHERE l.one = free.one
              RETURNING l.holder, l.token",
         );
-        let rows = conn.write(&sql, &[float8(&time.as_secs_f64())]).await?;
+        let time_s = time.as_secs_f64();
+        let rows = conn.write(&sql, &[float8(&time_s), int8(&token), text(&mark)]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let (holder, token): (String, i64) = (get(row, "holder")?, get(row, "token")?);
         let fence = Fence { holder, token, lost: Arc::new(AtomicBool::new(false)) };
@@ -97,6 +102,33 @@ impl Fence {
                 self.token
             ),
         )
+    }
+}
+
+/// What a process saw of the lease last, and when by its own clock: a holder whose lease does not change for as long as
+/// it lasts is gone, even if the database's clock was set back and the lease now ends in a far future.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watch(Arc<Mutex<Option<(i64, String, Instant)>>>);
+
+impl Watch {
+    /// The token and the end of a lease that has stood still for too long.
+    async fn look(&self, conn: &Conn, ledger: &Ledger) -> Result<Option<(i64, String)>> {
+        let sql = ledger.sql("SELECT token, extract(epoch FROM expires_at)::text AS mark, lasts FROM {s}.lease");
+        let rows = conn.ask(&sql, &[]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let (token, mark, lasts): (i64, String, Option<f64>) =
+            (get(row, "token")?, get(row, "mark")?, get(row, "lasts")?);
+        let lasts = lasts.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*seen, lasts) {
+            (Some((was, of, since)), Some(lasts)) if *was == token && *of == mark => {
+                Ok((since.elapsed() > lasts).then_some((token, mark)))
+            }
+            _ => {
+                *seen = Some((token, mark, Instant::now()));
+                Ok(None)
+            }
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use super::backfill::{self, Compute};
 use super::connect::Connector;
 use super::events::{Event, Observer, tell};
 use super::gates::Goal;
+use super::lease::Watch;
 use super::member::Schema;
 use super::policy::BackfillPolicy;
 use super::report::Report;
@@ -67,6 +68,7 @@ pub struct Migrator {
     pub(super) drives: bool,
     /// Whether its batches make way for an instance that cannot start before it has had the lease.
     pub(super) gives_way: bool,
+    pub(super) watch: Watch,
 }
 
 impl fmt::Debug for Migrator {
@@ -127,6 +129,7 @@ impl Migrator {
             poll: Duration::from_secs(5),
             drives: true,
             gives_way: false,
+            watch: Watch::default(),
         }
     }
 

@@ -131,6 +131,7 @@ pub(super) const CREATE: &[&str] = &[
         holder text,
         token bigint NOT NULL,
         expires_at timestamptz NOT NULL,
+        lasts double precision,
         by text,
         wanted_at timestamptz
     )",
