@@ -17,7 +17,14 @@ use crate::plan::Plan;
 impl Migrator {
     pub(super) async fn standing(&self) -> Result<Status> {
         let look = self.look().await?;
-        Ok(self.describe(&look))
+        let mut status = self.describe(&look);
+        if self.keep_archives.is_some() {
+            for archive in self.list_archives(&look).await? {
+                let of = status.migrations.iter_mut().find(|found| found.name == archive.migration);
+                of.into_iter().for_each(|found| found.restorable_until = archive.expires);
+            }
+        }
+        Ok(status)
     }
 
     fn describe(&self, look: &Look) -> Status {
@@ -132,6 +139,7 @@ fn one(
                 error: aside.error.clone(),
             })
             .collect(),
+        restorable_until: None,
         confirmations: book
             .confirmed
             .iter()

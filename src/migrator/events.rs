@@ -75,6 +75,13 @@ pub enum Event<'a> {
         /// How long this run worked on it.
         took: Duration,
     },
+    /// An archive was dropped: what it was of cannot be brought back any more.
+    ArchivePurged {
+        /// The migration.
+        migration: &'a str,
+        /// The archive, as SQL.
+        relation: &'a str,
+    },
     /// A step begins.
     StepStarted {
         /// The migration.

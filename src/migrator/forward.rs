@@ -39,6 +39,9 @@ impl Driver<'_> {
             let span = tracing::info_span!(target: "phasewise", "migration", name = entry.name());
             self.advance(entry, goal, fresh).instrument(span).await?;
         }
+        if matches!(goal, Goal::Open) {
+            self.purge_expired().await?;
+        }
         Ok(())
     }
 

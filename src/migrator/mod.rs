@@ -1,5 +1,6 @@
 //! The executor: the only part that talks to Postgres.
 
+mod archives;
 mod backfill;
 mod connect;
 mod describe;
@@ -29,6 +30,7 @@ mod transaction;
 mod undo;
 mod worker;
 
+pub use archives::ArchiveStatus;
 pub use events::{Blocker, Event, Observer};
 pub use policy::{BackfillPolicy, OnFailingRow, Order};
 pub use report::{MigrationReport, Report};

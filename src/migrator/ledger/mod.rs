@@ -1,10 +1,12 @@
 //! The ledger: phasewise's own tables.
 
+mod archives;
 mod backfills;
 mod book;
 mod schema;
 mod write;
 
+pub(super) use archives::Kept;
 pub(super) use backfills::{Aside, Control, Part, Spot};
 pub(super) use book::{Book, Direction, Record};
 pub(super) use write::{At, to_json};
