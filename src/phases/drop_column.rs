@@ -159,6 +159,19 @@ impl DropSpec {
         hashed(&format!("quarantine_{}_{}", self.name, cx.migration))
     }
 
+    /// Why what is done under that name cannot be told yet.
+    fn not_away(&self, cx: &Context<'_>) -> Error {
+        Error::new(
+            Kind::Missing,
+            format!(
+                "column {} of table {} is dropped as {}, the name that phase Quarantine gives it",
+                self.name.quoted(),
+                cx.snapshot.sql_name(self.table),
+                quote(&self.away(cx))
+            ),
+        )
+    }
+
     /// The name under which it is dropped, and found again by a rollback.
     fn last_name(&self, cx: &Context<'_>) -> String {
         if self.quarantined { self.away(cx) } else { self.name.as_str().to_owned() }
@@ -321,9 +334,9 @@ impl Phase for Drop {
         let table = cx.snapshot.table(self.spec.table)?;
         let name = &self.spec.last_name(cx);
         if table.find(name).is_none() {
-            return if self.spec.quarantined && cx.saved::<Portrait>(PORTRAIT)?.is_none() {
-                // A plan says so; the name that it will have there is no secret.
-                table.column(name).map(|_| Vec::new())
+            let begun = cx.saved::<Portrait>(PORTRAIT)?.is_some();
+            return if self.spec.quarantined && !begun {
+                Err(self.spec.not_away(cx))
             } else {
                 Ok(Vec::new())
             };
@@ -332,7 +345,7 @@ impl Phase for Drop {
         self.spec.refuse(cx, table, name)?;
         let hanging = Portrait::of(table, name)?;
         let mut steps = vec![Step::save(PORTRAIT, archive::json(&hanging)?)];
-        if let Some(archive) = Archive::of(cx, table, &hanging.column) {
+        if let Some(archive) = Archive::of(cx, table, &hanging.column, self.spec.name.as_str()) {
             steps.push(Step::save(archive::KEY, archive::json(&archive)?));
             steps.extend(archive.store(table));
         }
@@ -349,22 +362,31 @@ impl Phase for Drop {
         let table = cx.snapshot.table(self.spec.table)?;
         let name = &self.spec.last_name(cx);
         let there = table.find(name).is_some();
+        let keyless = || {
+            Ok(Rollback::Irreversible(Irreversible::because(format!(
+                "table {} has no key by which the dropped values of column {} would find their rows",
+                table.sql(),
+                self.spec.name.quoted()
+            ))))
+        };
         let (hanging, archive, begun) = match cx.saved::<Portrait>(PORTRAIT)? {
             Some(hanging) => (hanging, cx.saved::<Archive>(archive::KEY)?, true),
             // Before it begins, a plan shows what the rollback would be.
+            None if self.spec.quarantined && !there => {
+                return match key_without(table, self.spec.name.as_str()) {
+                    Some(_) => Err(self.spec.not_away(cx)),
+                    None => keyless(),
+                };
+            }
             None => {
                 let hanging = Portrait::of(table, name)?;
-                let archive = Archive::of(cx, table, &hanging.column);
+                let archive = Archive::of(cx, table, &hanging.column, self.spec.name.as_str());
                 (hanging, archive, false)
             }
         };
         // Where the drop stopped half-way, the column and its values are still there.
         if archive.is_none() && !(begun && there) {
-            return Ok(Rollback::Irreversible(Irreversible::because(format!(
-                "table {} has no key by which the dropped values of column {} would find their rows",
-                table.sql(),
-                self.spec.name.quoted()
-            ))));
+            return keyless();
         }
         let Portrait { column: old, .. } = &hanging;
         let mut steps = vec![column::add(table, name, &old.data_type, old.collation.as_deref(), None)];

@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use super::way::{Direct, Quarantined, Way};
-use crate::catalog::{Dependent, ForeignKey, Table};
+use crate::catalog::{Answer, Dependent, ForeignKey, Question, Table};
 use crate::error::{Error, Kind, Result};
-use crate::ident::{TableName, hashed, quote};
+use crate::ident::{TableName, hashed, literal, quote};
 use crate::phase::{Context, Gate, Irreversible, Phase, Rollback, Window};
 use crate::step::Step;
 use crate::steps::{archive, constraint, table};
@@ -31,6 +31,26 @@ struct Aside<'a> {
 }
 
 impl DropSpec {
+    /// Which publications name the table or a partition of it. Those of all tables or of a schema do not count: nothing
+    /// is written to it that they could send.
+    fn question(&self, cx: &Context<'_>) -> Question {
+        let table = cx.snapshot.sql_name(self.table);
+        Question {
+            query: format!(
+                "WITH RECURSIVE below (oid) AS (
+                    SELECT pg_catalog.to_regclass({})::pg_catalog.oid
+                    UNION ALL
+                    SELECT h.inhrelid FROM below JOIN pg_catalog.pg_inherits h ON h.inhparent = below.oid)
+                 SELECT COALESCE(pg_catalog.jsonb_agg(DISTINCT p.pubname ORDER BY p.pubname), '[]')
+                   FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
+                  WHERE r.prrelid IN (SELECT below.oid FROM below)",
+                literal(&table)
+            ),
+            key: format!("the publications of {table}"),
+            statements: Vec::new(),
+        }
+    }
+
     /// Refuses what would go on costing somebody, or would not survive the drop.
     pub(crate) fn refuse(&self, cx: &Context<'_>, table: &Table) -> Result<()> {
         let refuse = |why: String| {
@@ -42,6 +62,16 @@ impl DropSpec {
                 key.name,
                 key.table_sql()
             ));
+        }
+        let published = cx.snapshot.answers.get(&self.question(cx).key);
+        if let Some(Answer::Value(serde_json::Value::Array(names))) = published {
+            if let Some(name) = names.first().and_then(serde_json::Value::as_str) {
+                return refuse(format!(
+                    "publication {0} has it, and its subscribers would look for another name; ALTER PUBLICATION {0} DROP TABLE {1} first",
+                    quote(name),
+                    table.sql()
+                ));
+            }
         }
         if let Some(found) = table.dependents.iter().find(|found| !goes_along(table, found)) {
             return refuse(format!("{} uses it; change that first, so that it does without", found.object));
@@ -134,14 +164,14 @@ fn outgoing(table: &Table) -> impl Iterator<Item = &ForeignKey> {
     table.outgoing.iter().filter(|key| !own(key))
 }
 
-/// Its own policies and rules go with the table, and come back with it.
+/// Its own policies, rules and generated columns go with the table, and come back with it.
 fn goes_along(table: &Table, found: &Dependent) -> bool {
     let bare = |text: &str| text.replace('"', "");
     let object = bare(&found.object);
-    ["policy ", "rule "].iter().any(|kind| object.starts_with(kind))
-        && [format!("{}.{}", table.schema, table.name), table.name.clone()]
-            .iter()
-            .any(|name| object.ends_with(&format!(" on table {}", bare(name))))
+    ["policy ", "rule ", "generated "].iter().any(|kind| object.starts_with(kind))
+        && [format!("{}.{}", table.schema, table.name), table.name.clone()].iter().any(|name| {
+            [" on", " of"].iter().any(|of| object.ends_with(&format!("{of} table {}", bare(name))))
+        })
 }
 
 /// The fleet stops using the table: release 1.
@@ -189,6 +219,10 @@ impl Phase for Free {
     // The gate would drop the table as a whole.
     const GATE: Gate = Gate::OPEN.and_soak().and_unreferenced();
 
+    fn questions(&self, cx: &Context<'_>) -> Result<Vec<Question>> {
+        Ok(vec![self.spec.question(cx)])
+    }
+
     fn enter(&self, cx: &Context<'_>) -> Result<Vec<Step>> {
         self.spec.refuse(cx, cx.snapshot.table(self.spec.table)?)?;
         let keys = self.keys(cx)?;
@@ -219,6 +253,10 @@ impl Phase for Quarantine {
     const WINDOW: Window = Window::new(1, 1);
     const GATE: Gate = Gate::OPEN.and_soak();
 
+    fn questions(&self, cx: &Context<'_>) -> Result<Vec<Question>> {
+        Ok(vec![self.spec.question(cx)])
+    }
+
     fn enter(&self, cx: &Context<'_>) -> Result<Vec<Step>> {
         // Much can have come to hang on it during the soak.
         if let Some(table) = cx.snapshot.find(self.spec.table) {
@@ -248,6 +286,10 @@ pub struct SetAside {
 impl Phase for SetAside {
     const NAME: &'static str = "SetAside";
     const WINDOW: Window = Window::new(1, 1);
+
+    fn questions(&self, cx: &Context<'_>) -> Result<Vec<Question>> {
+        Ok(vec![self.spec.question(cx)])
+    }
 
     fn enter(&self, cx: &Context<'_>) -> Result<Vec<Step>> {
         if let Some(table) = cx.snapshot.find(self.spec.table).filter(|_| !self.spec.quarantined) {

@@ -44,6 +44,9 @@ pub(crate) struct Archive {
     schema: String,
     table: String,
     column: String,
+    /// What the column is called by people: in quarantine it has another name.
+    #[serde(default)]
+    called: String,
     /// The type and collation of `value`, as SQL.
     value: Typed,
     /// The columns that name a row, in order: `k1`, `k2`, … of the archive.
@@ -75,8 +78,8 @@ impl Typed {
 }
 
 impl Archive {
-    /// The archive of `column`; `None` where the table has no key without it to find the rows by again.
-    pub(crate) fn of(cx: &Context<'_>, table: &Table, column: &Column) -> Option<Self> {
+    /// The archive of `column`, which people call `called`; `None` where the table has no key without it to find the rows by again.
+    pub(crate) fn of(cx: &Context<'_>, table: &Table, column: &Column, called: &str) -> Option<Self> {
         let keys = key_without(table, &column.name)?;
         let keys = keys
             .into_iter()
@@ -90,12 +93,13 @@ impl Archive {
             schema: schema.clone(),
             table: name.clone(),
             column: column.name.clone(),
+            called: called.to_owned(),
             value: Typed::of(column),
             keys,
             sequence: column.sequence.as_ref().map(|sequence| parked::place(cx, sequence)),
             comment: format!(
                 "phasewise: the values of column {} of {} before migration {} dropped it, by key. Needed to roll that back; Migrator::purge_archive drops it.",
-                column.sql(),
+                quote(called),
                 table.sql(),
                 cx.migration
             ),

@@ -34,7 +34,7 @@ impl Ledger {
     pub(in crate::migrator) async fn archives(&self, conn: &Conn) -> Result<Vec<Kept>> {
         let sql = self.sql(
             "SELECT s.migration, s.phase, s.value ->> 'relation' AS relation, s.value ->> 'schema' AS schema,
-                    s.value ->> 'table' AS table, s.value ->> 'column' AS column, s.value ->> 'sequence' AS sequence,
+                    s.value ->> 'table' AS table, coalesce(nullif(s.value ->> 'called', ''), s.value ->> 'column') AS column, s.value ->> 'sequence' AS sequence,
                     CASE WHEN m.moving IS NULL THEN (
                         SELECT max(h.at) FROM {s}.history h
                          WHERE h.migration = s.migration AND h.phase = s.phase AND h.direction = 'forward' AND h.at >= s.at

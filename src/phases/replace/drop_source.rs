@@ -99,7 +99,7 @@ impl<W> DropSource<W> {
         match cx.saved(archive::KEY)? {
             Some(archive) => Ok(Some(archive)),
             None if self.0.retype.is_none() || cx.saved::<Portrait>(KEY)?.is_some() => Ok(None),
-            None => Ok(Archive::of(cx, table, &saved.column)),
+            None => Ok(Archive::of(cx, table, &saved.column, self.0.source.as_str())),
         }
     }
 }
