@@ -151,12 +151,22 @@ impl Driver<'_> {
         self.purge(&kept).await
     }
 
-    /// Purges the archives that were kept long enough.
+    /// Purges the archives that were kept long enough. One that cannot be had, or that something has come to depend on,
+    /// is no reason for a run to fail: it stays in the list, past its time.
     pub(super) async fn purge_expired(&mut self) -> Result<()> {
         let Some(keep) = self.migrator.keep_archives else { return Ok(()) };
         for kept in self.ledger.archives(&self.session).await? {
-            if kept.expired(Some(keep)) {
-                self.purge(&kept).await?;
+            if !kept.expired(Some(keep)) {
+                continue;
+            }
+            match self.purge(&kept).await {
+                Err(error) if matches!(error.kind(), Kind::Step | Kind::Locked) => {
+                    let Kept { migration, relation, .. } = &kept;
+                    tracing::warn!(target: "phasewise", migration, relation, %error, "archive not purged");
+                    let why = error.to_string();
+                    self.migrator.tell(&Event::ArchiveNotPurged { migration, relation, why: &why });
+                }
+                purged => purged?,
             }
         }
         Ok(())

@@ -82,6 +82,15 @@ pub enum Event<'a> {
         /// The archive, as SQL.
         relation: &'a str,
     },
+    /// An archive was to be dropped, and stays: `purge_archive` tells the same.
+    ArchiveNotPurged {
+        /// The migration.
+        migration: &'a str,
+        /// The archive, as SQL.
+        relation: &'a str,
+        /// Why.
+        why: &'a str,
+    },
     /// A step begins.
     StepStarted {
         /// The migration.

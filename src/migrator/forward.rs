@@ -40,7 +40,8 @@ impl Driver<'_> {
             self.advance(entry, goal, fresh).instrument(span).await?;
         }
         if matches!(goal, Goal::Open) {
-            self.purge_expired().await?;
+            // Boxed: seldom needed, and every future of a run would be as large.
+            Box::pin(self.purge_expired()).await?;
         }
         Ok(())
     }

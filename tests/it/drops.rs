@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use phasewise::testing::Database;
 use phasewise::{
-    ChangeType, DropColumn, DropTable, Kind, Migration, Migrations, Migrator, State, To, drop_column,
+    ChangeType, DropColumn, DropTable, Event, Kind, Migration, Migrations, Migrator, State, To, drop_column,
     drop_table, migrations,
 };
 use tokio_postgres::Client;
@@ -290,6 +290,28 @@ async fn archives_are_purged_only_by_those_who_say_so_and_after_their_time() {
     assert_eq!(error.kind(), Kind::Irreversible, "{error}");
 }
 
+#[tokio::test]
+async fn what_depends_on_an_archive_keeps_it_and_fails_no_run() {
+    let (database, client) = set().await;
+    let m = migrator(&database, &TABLE).keep_archives(Duration::ZERO);
+    to(&m, &TABLE, "no_faxes", "SetAside").await;
+    let relation = m.archives().await.unwrap().remove(0).relation;
+    run(&client, &format!("CREATE VIEW looked_at AS SELECT id FROM {relation}")).await;
+    let told = Arc::new(AtomicBool::new(false));
+    let tell = Arc::clone(&told);
+    let heard = m.clone().observe(move |event: &Event<'_>| {
+        tell.fetch_or(matches!(event, Event::ArchiveNotPurged { .. }), Ordering::Relaxed);
+    });
+    heard.run().await.unwrap();
+    assert!(told.load(Ordering::Relaxed));
+    let error = m.purge_archive("no_faxes").await.unwrap_err();
+    assert!(error.kind() == Kind::Step && format!("{error:?}").contains("looked_at"), "{error:?}");
+    assert_eq!(m.archives().await.unwrap().len(), 1);
+    run(&client, "DROP VIEW looked_at").await;
+    m.run().await.unwrap();
+    assert_eq!(m.archives().await.unwrap(), []);
+}
+
 /// Clients that insert, update and delete until they are stopped; the longest that one of them waited.
 struct Writers {
     over: Arc<AtomicBool>,
@@ -408,5 +430,38 @@ async fn a_replaced_column_is_archived_and_restored_beside_writers() {
             "SELECT bool_or(b = 9) AND bool_or(b = 8 AND id <= 4000) AND bool_or(b < 6) FROM t"
         )
         .await
+    );
+    // Once the archive is gone, so is the way back.
+    to(&m, &RETYPE, "retype", "DropSource").await;
+    m.purge_archive("retype").await.unwrap();
+    let error = m.rollback("retype", To::Previous).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Irreversible, "{error}");
+}
+
+#[tokio::test]
+async fn a_table_goes_and_comes_back_beside_writers_of_its_parent() {
+    let database = database().await;
+    let client = database.connect().await.unwrap();
+    run(&client, "CREATE TABLE t (id int PRIMARY KEY, note text)").await;
+    run(&client, "INSERT INTO t SELECT i FROM generate_series(1, 4000) i").await;
+    run(&client, "CREATE TABLE faxes (id int PRIMARY KEY, owner int CONSTRAINT faxes_owner REFERENCES t)")
+        .await;
+    // None of those that the writers delete.
+    run(&client, "INSERT INTO faxes SELECT i, i FROM generate_series(1, 4000) i WHERE i % 7 > 0").await;
+    let m = migrator(&database, &TABLE_AWAY).stall_budget(BUDGET);
+    let writers = Writers::gather(
+        &database,
+        "INSERT INTO t VALUES ($1::text::int, 'new')",
+        "UPDATE t SET note = 'touched' WHERE id = $1::text::int",
+    )
+    .await;
+    for _ in 0..3 {
+        to(&m, &TABLE_AWAY, "no_faxes", "SetAside").await;
+        m.rollback("no_faxes", To::Start).await.unwrap();
+    }
+    writers.leave().await;
+    assert_eq!(one::<i64>(&client, "SELECT count(*) FROM faxes JOIN t ON t.id = owner").await, 3_429);
+    assert!(
+        one::<bool>(&client, "SELECT convalidated FROM pg_constraint WHERE conname = 'faxes_owner'").await
     );
 }
