@@ -31,8 +31,8 @@ struct Aside<'a> {
 }
 
 impl DropSpec {
-    /// Which publications name the table or a partition of it. Those of all tables or of a schema do not count: nothing
-    /// is written to it that they could send.
+    /// Which publications name the table or a partition of it, and which foreign keys its partitions have of their own.
+    /// Publications of all tables or of a schema do not count: nothing is written to it that they could send.
     fn question(&self, cx: &Context<'_>) -> Question {
         let table = cx.snapshot.sql_name(self.table);
         Question {
@@ -41,12 +41,17 @@ impl DropSpec {
                     SELECT pg_catalog.to_regclass({})::pg_catalog.oid
                     UNION ALL
                     SELECT h.inhrelid FROM below JOIN pg_catalog.pg_inherits h ON h.inhparent = below.oid)
-                 SELECT COALESCE(pg_catalog.jsonb_agg(DISTINCT p.pubname ORDER BY p.pubname), '[]')
-                   FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
-                  WHERE r.prrelid IN (SELECT below.oid FROM below)",
+                 SELECT COALESCE(pg_catalog.jsonb_agg(found.reason ORDER BY found.reason), '[]') FROM (
+                    SELECT pg_catalog.format('publication %I has %s, and its subscribers would look for another name; take it out of the publication first', p.pubname, r.prrelid::pg_catalog.regclass) AS reason
+                      FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
+                     WHERE r.prrelid IN (SELECT below.oid FROM below)
+                    UNION ALL
+                    SELECT pg_catalog.format('its partition %s has foreign key %I of its own; drop that first', k.conrelid::pg_catalog.regclass, k.conname)
+                      FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid AND c.relispartition
+                     WHERE k.contype = 'f' AND k.conparentid = 0 AND k.conrelid IN (SELECT below.oid FROM below)) AS found",
                 literal(&table)
             ),
-            key: format!("the publications of {table}"),
+            key: format!("what is in the way of dropping {table}"),
             statements: Vec::new(),
         }
     }
@@ -63,14 +68,9 @@ impl DropSpec {
                 key.table_sql()
             ));
         }
-        let published = cx.snapshot.answers.get(&self.question(cx).key);
-        if let Some(Answer::Value(serde_json::Value::Array(names))) = published {
-            if let Some(name) = names.first().and_then(serde_json::Value::as_str) {
-                return refuse(format!(
-                    "publication {0} has it, and its subscribers would look for another name; ALTER PUBLICATION {0} DROP TABLE {1} first",
-                    quote(name),
-                    table.sql()
-                ));
+        if let Some(Answer::Value(reasons)) = cx.snapshot.answers.get(&self.question(cx).key) {
+            if let Some(reason) = reasons.get(0).and_then(serde_json::Value::as_str) {
+                return refuse(reason.to_owned());
             }
         }
         if let Some(found) = table.dependents.iter().find(|found| !goes_along(table, found)) {

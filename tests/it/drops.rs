@@ -93,7 +93,7 @@ async fn what_uses_a_table_is_named_before_anything_is_touched() {
         ("CREATE TABLE pages (fax int CONSTRAINT pages_fax REFERENCES faxes)", "foreign key \"pages_fax\""),
         ("CREATE VIEW recent AS SELECT id FROM faxes", "view recent"),
         ("CREATE MATERIALIZED VIEW counted AS SELECT count(*) FROM faxes", "materialized view counted"),
-        ("CREATE PUBLICATION sent FOR TABLE faxes", "publication \"sent\""),
+        ("CREATE PUBLICATION sent FOR TABLE faxes", "publication sent"),
         (
             "CREATE FUNCTION first_fax() RETURNS faxes LANGUAGE sql AS 'SELECT * FROM faxes'",
             "function first_fax()",
@@ -107,6 +107,25 @@ async fn what_uses_a_table_is_named_before_anything_is_touched() {
     ];
     for (made, named) in cases {
         let (database, client) = set().await;
+        run(&client, made).await;
+        let error = migrator(&database, &TABLE).run().await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unsupported, "{made}: {error}");
+        let said = error.to_string().replace("public.", "");
+        assert!(said.contains(named), "{made}: {said}");
+    }
+    // And what hangs on one of its partitions.
+    for (made, named) in [
+        (
+            "ALTER TABLE faxes_1 ADD CONSTRAINT leaf FOREIGN KEY (owner) REFERENCES users",
+            "partition faxes_1 has foreign key leaf",
+        ),
+        ("CREATE VIEW leafy AS SELECT owner FROM faxes_1", "view leafy"),
+        ("CREATE PUBLICATION part FOR TABLE faxes_1", "publication part has faxes_1"),
+    ] {
+        let (database, client) = set().await;
+        run(&client, "DROP TABLE faxes").await;
+        run(&client, "CREATE TABLE faxes (id int, owner int) PARTITION BY LIST (id)").await;
+        run(&client, "CREATE TABLE faxes_1 PARTITION OF faxes FOR VALUES IN (1)").await;
         run(&client, made).await;
         let error = migrator(&database, &TABLE).run().await.unwrap_err();
         assert_eq!(error.kind(), Kind::Unsupported, "{made}: {error}");
