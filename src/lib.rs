@@ -36,6 +36,7 @@
 //! | [`RenameColumn`] | 0 to 3; 0 and 1 with `.kept_in_sync()` | [`rename_column`] |
 //! | [`ChangeType`] | 0 to 3; 0 and 1 with `.kept_in_sync()` | [`change_type`] |
 //! | [`DropColumn`] | 0 to 2 | [`drop_column`] |
+//! | [`DropTable`] | 0 and 1 | [`drop_table`] |
 //! | [`AddIndex`], [`CreateTable`], [`RunSql`] | 0 | [`add_index`], [`create_table`], [`run_sql`] |
 //!
 //! A change with more than one release must be marked, [`deployed`](Migration::deployed) or
@@ -92,6 +93,7 @@ pub use changes::add_index::AddIndex;
 pub use changes::change_type::ChangeType;
 pub use changes::create_table::CreateTable;
 pub use changes::drop_column::DropColumn;
+pub use changes::drop_table::DropTable;
 pub use changes::rename_column::RenameColumn;
 pub use changes::run_sql::RunSql;
 pub use error::{Error, Kind, Result};
@@ -99,11 +101,13 @@ pub use expr::Expr;
 pub use ident::{Ident, TableName};
 pub use migration::{Entry, Marked, Migration, Migrations, Unmarked};
 pub use migrator::{
-    BackfillPolicy, BackfillStatus, Blocker, Confirmation, Event, Health, InTheWay, InstanceStatus,
+    ArchiveStatus, BackfillPolicy, BackfillStatus, Blocker, Confirmation, Event, Health, InTheWay, InstanceStatus,
     MigrationReport, MigrationStatus, Migrator, Observer, OnFailingRow, Order, Report, RowSetAside, Schema,
     State, Status, Throttle, To, Unregistered,
 };
 pub use phase::{Context, DeployPhase, Gate, Irreversible, Phase, PhaseInfo, PhaseSeq, Rollback, Window};
-pub use phases::{add_column, add_index, change_type, create_table, drop_column, rename_column, run_sql};
+pub use phases::{
+    add_column, add_index, change_type, create_table, drop_column, drop_table, rename_column, run_sql,
+};
 pub use plan::{Plan, PlannedMigration, PlannedPhase, PlannedRollback, PlannedStep, Steps};
 pub use step::{Action, Batches, BuildIndex, DropIndex, Lock, LockMode, Marker, Probe, Step, Work};

@@ -21,6 +21,7 @@ pages! {
     rename_column "../docs/changes/rename-column.md"
     change_type "../docs/changes/change-type.md"
     drop_column "../docs/changes/drop-column.md"
+    drop_table "../docs/changes/drop-table.md"
     add_index "../docs/changes/add-index.md"
     create_table "../docs/changes/create-table.md"
     run_sql "../docs/changes/run-sql.md"

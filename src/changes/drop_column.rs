@@ -1,6 +1,7 @@
 //! `DropColumn`.
 
 use std::fmt::Write as _;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::refuse;
@@ -9,7 +10,8 @@ use crate::error::Result;
 use crate::expr::Expr;
 use crate::ident::{Ident, TableName};
 use crate::phase::{Context, DeployPhase};
-use crate::phases::drop_column::{Drop, DropSpec, StopReads, StopWrites};
+use crate::phases::drop_column::{Drop, DropSpec, Quarantine, StopReads, StopWrites};
+use crate::phases::way::{Direct, Quarantined, Way};
 
 /// Drops a column, when nobody reads or writes it any more.
 ///
@@ -20,6 +22,9 @@ use crate::phases::drop_column::{Drop, DropSpec, StopReads, StopWrites};
 /// | 1 | `StopReads` | – | fleet ≥ 1 | 0, 1 |
 /// | 2 | `StopWrites` | `DROP NOT NULL`, if it was | fleet ≥ 2, soak, no references | 1, 2 |
 /// | 3 | `Drop` | save the definitions; archive the values; drop the foreign keys, constraints, indexes and statistics that use it, one by one; `DROP COLUMN` | – | 2 |
+///
+/// With [`quarantine`](DropColumn::quarantine) a phase `Quarantine` comes before `Drop`: the column is renamed away, so
+/// that whoever still uses it fails loudly, and renamed back in an instant.
 ///
 /// **Locks:** `ACCESS EXCLUSIVE` for changes of the catalog alone, under the stall budget; a foreign key's drop takes
 /// it on both tables, and so runs alone. Indexes are dropped `CONCURRENTLY`.
@@ -43,8 +48,9 @@ use crate::phases::drop_column::{Drop, DropSpec, StopReads, StopWrites};
 /// # assert_eq!(MIGRATIONS.iter().len(), 1);
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub struct DropColumn {
+pub struct DropColumn<W = Direct> {
     spec: DropSpec,
+    way: PhantomData<W>,
 }
 
 impl DropColumn {
@@ -57,10 +63,24 @@ impl DropColumn {
                 name: Ident::new(column),
                 restore_with: None,
                 soak: None,
+                quarantined: false,
             },
+            way: PhantomData,
         }
     }
 
+    /// Renames the column away before it is dropped, once nobody uses it: the phase `Quarantine`, with window 2, which
+    /// soaks as long as `StopWrites` before it does. A query that names the column fails there, and rolling the phase
+    /// back renames it back: one catalog change under the stall budget.
+    #[must_use]
+    pub const fn quarantine(self) -> DropColumn<Quarantined> {
+        let Self { mut spec, way: _ } = self;
+        spec.quarantined = true;
+        DropColumn { spec, way: PhantomData }
+    }
+}
+
+impl<W: Copy> DropColumn<W> {
     /// What rows get on a rollback that were written without the column, over `{column}`s. A NOT NULL column without a
     /// default needs it.
     #[must_use]
@@ -69,7 +89,8 @@ impl DropColumn {
         self
     }
 
-    /// How long the column stays after its last use, in place of the migrator's soak time.
+    /// How long the column stays after its last use, in place of the migrator's soak time. With a quarantine it is
+    /// soaked twice, so long each time: under its own name, where an old release may come back as it is, and renamed.
     #[must_use]
     pub const fn soak(mut self, time: Duration) -> Self {
         self.spec.soak = Some(time);
@@ -77,34 +98,66 @@ impl DropColumn {
     }
 }
 
-impl Change for DropColumn {
-    type Phases = (StopReads, StopWrites, Drop);
-
-    fn phases(&self) -> Self::Phases {
-        (StopReads, StopWrites { spec: self.spec }, Drop { spec: self.spec })
-    }
-
-    fn definition(&self) -> String {
-        let DropSpec { table, name, restore_with, .. } = self.spec;
+impl<W: Way> DropColumn<W> {
+    fn text(&self) -> String {
+        let DropSpec { table, name, restore_with, quarantined, .. } = self.spec;
         let mut text = format!("drop column {name} of {table}");
         if let Some(expr) = restore_with {
             let _ = write!(text, "\n restore with {}", expr.as_str());
         }
+        if quarantined {
+            text.push_str("\n after a quarantine");
+        }
         text
     }
 
-    fn touches(&self) -> Touches {
+    fn touched(&self) -> Touches {
         let mut columns = vec![self.spec.name];
         columns.extend(self.spec.restore_with.iter().flat_map(Expr::columns).map(Ident::new));
         columns.dedup();
         Touches::nothing().columns(self.spec.table, &columns)
     }
 
-    fn check(&self, cx: &Context<'_>) -> Result<()> {
+    fn refuse(&self, cx: &Context<'_>) -> Result<()> {
         let table = refuse::changeable(cx, self.spec.table)?;
         self.spec.refuse_at_first(cx, table)
     }
 }
 
-impl DeployPhase<DropColumn> for StopReads {}
-impl DeployPhase<DropColumn> for StopWrites {}
+macro_rules! change {
+    ($way:ty, $phases:ty, $this:ident => $expanded:expr) => {
+        impl Change for DropColumn<$way> {
+            type Phases = $phases;
+
+            fn phases(&self) -> Self::Phases {
+                let $this = self;
+                $expanded
+            }
+
+            fn definition(&self) -> String {
+                self.text()
+            }
+
+            fn touches(&self) -> Touches {
+                self.touched()
+            }
+
+            fn check(&self, cx: &Context<'_>) -> Result<()> {
+                self.refuse(cx)
+            }
+        }
+
+        impl DeployPhase<DropColumn<$way>> for StopReads {}
+        impl DeployPhase<DropColumn<$way>> for StopWrites {}
+    };
+}
+
+change!(Direct, (StopReads, StopWrites, Drop), this => {
+    let spec = this.spec;
+    (StopReads, StopWrites { spec }, Drop { spec })
+});
+
+change!(Quarantined, (StopReads, StopWrites, Quarantine, Drop), this => {
+    let spec = this.spec;
+    (StopReads, StopWrites { spec }, Quarantine { spec }, Drop { spec })
+});

@@ -23,7 +23,14 @@ impl Migrator {
             true => look.ledger.unregistered(&look.conn).await?,
             false => Vec::new(),
         };
-        Ok(self.describe(&look, unregistered))
+        let mut status = self.describe(&look, unregistered);
+        if self.keep_archives.is_some() {
+            for archive in self.list_archives(&look).await? {
+                let of = status.migrations.iter_mut().find(|found| found.name == archive.migration);
+                of.into_iter().for_each(|found| found.restorable_until = archive.expires);
+            }
+        }
+        Ok(status)
     }
 
     fn describe(&self, look: &Look, unregistered: Vec<Unregistered>) -> Status {
@@ -152,6 +159,7 @@ fn one(
                 error: aside.error.clone(),
             })
             .collect(),
+        restorable_until: None,
         confirmations: book
             .confirmed
             .iter()

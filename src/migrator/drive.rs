@@ -61,7 +61,8 @@ impl Migrator {
             tracing::info!(target: "phasewise", names = ?report.unknown, "the ledger has migrations that this build does not know");
             self.tell(&Event::UnknownMigrations { names: &report.unknown });
         }
-        if !self.anything_next(&look, goal, false) {
+        let purges = matches!(goal, Goal::Open) && self.any_expired(&look).await?;
+        if !purges && !self.anything_next(&look, goal, false) {
             self.conclude(&mut report, &look, goal, false);
             report.took = begun.elapsed();
             return Ok(report);

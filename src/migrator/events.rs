@@ -76,6 +76,22 @@ pub enum Event<'a> {
         /// How long this run worked on it.
         took: Duration,
     },
+    /// An archive was dropped: what it was of cannot be brought back any more.
+    ArchivePurged {
+        /// The migration.
+        migration: &'a str,
+        /// The archive, as SQL.
+        relation: &'a str,
+    },
+    /// An archive was to be dropped, and stays: `purge_archive` tells the same.
+    ArchiveNotPurged {
+        /// The migration.
+        migration: &'a str,
+        /// The archive, as SQL.
+        relation: &'a str,
+        /// Why.
+        why: &'a str,
+    },
     /// A step begins.
     StepStarted {
         /// The migration.

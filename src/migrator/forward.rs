@@ -61,6 +61,10 @@ impl Driver<'_> {
             let span = tracing::info_span!(target: "phasewise", "migration", name = entry.name());
             self.advance(entry, goal, fresh, needed.contains(entry.name())).instrument(span).await?;
         }
+        if matches!(goal, Goal::Open) {
+            // Boxed: seldom needed, and every future of a run would be as large.
+            Box::pin(self.purge_expired()).await?;
+        }
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The executor: the only part that talks to Postgres.
 
+mod archives;
 mod backfill;
 mod background;
 mod connect;
@@ -33,6 +34,7 @@ mod transaction;
 mod undo;
 mod worker;
 
+pub use archives::ArchiveStatus;
 pub use events::{Blocker, Event, Observer};
 pub use fleet::InTheWay;
 pub use member::{Health, Schema};

@@ -10,6 +10,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, Socket};
 
 use super::To;
+use super::archives::ArchiveStatus;
 use super::backfill::{self, Compute};
 use super::connect::Connector;
 use super::events::{Event, Observer, tell};
@@ -50,6 +51,7 @@ pub struct Migrator {
     pub(super) schema: Option<String>,
     pub(super) ledger_schema: String,
     pub(super) soak: Duration,
+    pub(super) keep_archives: Option<Duration>,
     pub(super) stall_budget: Duration,
     pub(super) lock_deadline: Duration,
     pub(super) lease_wait: Duration,
@@ -112,6 +114,7 @@ impl Migrator {
             schema: None,
             ledger_schema: "phasewise".to_owned(),
             soak: Duration::from_secs(14 * 24 * 60 * 60),
+            keep_archives: None,
             stall_budget: Duration::from_secs(1),
             lock_deadline: Duration::from_secs(60),
             lease_wait: Duration::from_secs(60),
@@ -165,6 +168,17 @@ impl Migrator {
     #[must_use]
     pub fn soak(mut self, soak: Duration) -> Self {
         self.soak = soak;
+        self
+    }
+
+    /// How long archives are kept after the drop, by the database's clock. Else for ever: nothing is purged that nobody
+    /// asked for.
+    ///
+    /// After that time the next [`run`](Migrator::run) of a migrator that says so purges them, once nothing else is to be
+    /// done; the drop is [`Irreversible`](crate::Irreversible) then. Ninety days are a good beginning.
+    #[must_use]
+    pub fn keep_archives(mut self, time: Duration) -> Self {
+        self.keep_archives = Some(time);
         self
     }
 
@@ -480,6 +494,28 @@ impl Migrator {
     /// that this build does not have.
     pub async fn confirm(&self, name: &str, phase: &str) -> Result<()> {
         self.vouch(name, phase).await
+    }
+
+    /// What was dropped and can still be brought back, oldest first. Reads only.
+    ///
+    /// # Errors
+    ///
+    /// Like [`status`](Migrator::status).
+    pub async fn archives(&self) -> Result<Vec<ArchiveStatus>> {
+        let look = self.look().await?;
+        self.list_archives(&look).await
+    }
+
+    /// Drops the archive of a migration for good: a dropped column's values, or the table that was set aside. From then on
+    /// the drop cannot be rolled back. Takes `ACCESS EXCLUSIVE` on the archive, which nobody uses.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Missing`] where the migration has no archive. [`Kind::GateClosed`] while its phase is under way, forward or
+    /// back. [`Kind::Unknown`] for a name that neither this build nor the ledger has. [`Kind::Step`] where something was
+    /// made since that depends on the archive; else like [`rollback`](Migrator::rollback).
+    pub async fn purge_archive(&self, name: &str) -> Result<()> {
+        self.purge(name).await
     }
 
     /// Holds a migration where it stands. A backfill under way, in whatever process, stops after its batch and waits

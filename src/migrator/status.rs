@@ -158,6 +158,8 @@ pub struct MigrationStatus {
     pub backfill: Option<BackfillStatus>,
     /// Rows that its backfills could not fill and left, as the policy said.
     pub set_aside: Vec<RowSetAside>,
+    /// Until when its drop can be rolled back, where [`keep_archives`](crate::Migrator::keep_archives) ends that.
+    pub restorable_until: Option<DateTime<Utc>>,
     /// Deploy phases that a person vouched for.
     pub confirmations: Vec<Confirmation>,
 }
@@ -286,6 +288,9 @@ impl fmt::Display for Status {
             write!(f, "  {}", migration.state)?;
             if let Some(backfill) = &migration.backfill {
                 write!(f, "; {backfill}")?;
+            }
+            if let Some(until) = migration.restorable_until {
+                write!(f, "; can be rolled back until {}", time(until))?;
             }
             match migration.set_aside.as_slice() {
                 [] => {}

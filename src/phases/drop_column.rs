@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
+pub use super::way::{Direct, Quarantined, Way};
 use crate::catalog::{ConstraintKind, Dependent, Portrait, Question, ReplicaIdentity, Table};
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
-use crate::ident::{Ident, TableName};
+use crate::ident::{Ident, TableName, hashed, quote};
 use crate::phase::{Context, Gate, Irreversible, Phase, Rollback, Window};
 use crate::step::{Batches, Step, Work};
-use crate::steps::archive::{Archive, key_without};
+use crate::steps::archive::{self, Archive, key_without};
 use crate::steps::{column, index, parked, portrait, refuse_foreign_leaf, trial, walking};
 
 const RELAXED: &str = "drop_column.not_null";
 const LABELS: &str = "drop_column.not_null_labels";
 const PORTRAIT: &str = "drop_column.portrait";
-const ARCHIVE: &str = "drop_column.archive";
 
 /// A column to drop, as its user describes it.
 #[derive(Clone, Copy, Debug)]
@@ -23,12 +23,15 @@ pub(crate) struct DropSpec {
     pub(crate) name: Ident,
     pub(crate) restore_with: Option<Expr>,
     pub(crate) soak: Option<Duration>,
+    /// Whether it is renamed away before it is dropped.
+    pub(crate) quarantined: bool,
 }
 
 impl DropSpec {
     /// Refuses what would block the drop, or could not be rebuilt after it.
-    pub(crate) fn refuse(&self, cx: &Context<'_>, table: &Table) -> Result<()> {
-        let name = self.name.as_str();
+    ///
+    /// `name` is the column's at the time.
+    pub(crate) fn refuse(&self, cx: &Context<'_>, table: &Table, name: &str) -> Result<()> {
         let found = table.column(name)?;
         let refuse = |why: String| {
             Err(Error::new(
@@ -135,8 +138,8 @@ impl DropSpec {
     /// Refuses, besides, what would be lost silently, or could not be walked or rebuilt. Not asked again once the drop
     /// has begun: what a rollback half rebuilt may look like a partition's own.
     pub(crate) fn refuse_at_first(&self, cx: &Context<'_>, table: &Table) -> Result<()> {
-        self.refuse(cx, table)?;
         let name = self.name.as_str();
+        self.refuse(cx, table, name)?;
         if let Some(found) = table.local_of(name) {
             return Err(Error::new(
                 Kind::Unsupported,
@@ -151,9 +154,27 @@ impl DropSpec {
         Ok(())
     }
 
-    fn is_there<'a>(&self, cx: &Context<'a>) -> Result<(&'a Table, bool)> {
-        let table = cx.snapshot.table(self.table)?;
-        Ok((table, table.find(self.name.as_str()).is_some()))
+    /// The column's name once it is in quarantine: the hash covers the whole, so that it meets nobody's.
+    fn away(&self, cx: &Context<'_>) -> String {
+        hashed(&format!("quarantine_{}_{}", self.name, cx.migration))
+    }
+
+    /// Why what is done under that name cannot be told yet.
+    fn not_away(&self, cx: &Context<'_>) -> Error {
+        Error::new(
+            Kind::Missing,
+            format!(
+                "column {} of table {} is dropped as {}, the name that phase Quarantine gives it",
+                self.name.quoted(),
+                cx.snapshot.sql_name(self.table),
+                quote(&self.away(cx))
+            ),
+        )
+    }
+
+    /// The name under which it is dropped, and found again by a rollback.
+    fn last_name(&self, cx: &Context<'_>) -> String {
+        if self.quarantined { self.away(cx) } else { self.name.as_str().to_owned() }
     }
 }
 
@@ -191,9 +212,9 @@ impl Phase for StopWrites {
     const GATE: Gate = Gate::fleet(2).and_soak().and_unreferenced();
 
     fn questions(&self, cx: &Context<'_>) -> Result<Vec<Question>> {
-        let (table, there) = self.spec.is_there(cx)?;
-        let expr = self.spec.restore_with.filter(|_| there);
+        let table = cx.snapshot.table(self.spec.table)?;
         let name = self.spec.name.as_str();
+        let expr = self.spec.restore_with.filter(|_| table.find(name).is_some());
         Ok(expr.map(|expr| trial::expr_question(&table.sql(), &expr, name, None, None)).into_iter().collect())
     }
 
@@ -254,6 +275,48 @@ impl Phase for StopWrites {
     }
 }
 
+/// The column is renamed away: whoever still uses it fails loudly, and the way back is instant. Then it soaks again.
+#[derive(Clone, Copy, Debug)]
+pub struct Quarantine {
+    pub(crate) spec: DropSpec,
+}
+
+impl Phase for Quarantine {
+    const NAME: &'static str = "Quarantine";
+    const WINDOW: Window = Window::new(2, 2);
+    const GATE: Gate = Gate::OPEN.and_soak();
+
+    fn enter(&self, cx: &Context<'_>) -> Result<Vec<Step>> {
+        let table = cx.snapshot.table(self.spec.table)?;
+        let name = self.spec.name.as_str();
+        if table.find(name).is_some() {
+            self.spec.refuse(cx, table, name)?;
+        }
+        Ok(vec![column::rename(table, name, &self.spec.away(cx))])
+    }
+
+    fn rollback(&self, cx: &Context<'_>) -> Result<Rollback> {
+        let table = cx.snapshot.table(self.spec.table)?;
+        let (name, away) = (self.spec.name.as_str(), self.spec.away(cx));
+        if table.find(name).is_some() && table.find(&away).is_some() {
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!(
+                    "column {} of table {} cannot come back from quarantine, where it is {}: the table has another column of that name by now; rename or drop that one first",
+                    self.spec.name.quoted(),
+                    table.sql(),
+                    quote(&away)
+                ),
+            ));
+        }
+        Ok(Rollback::Steps(vec![column::rename(table, &away, name)]))
+    }
+
+    fn soak(&self) -> Option<Duration> {
+        self.spec.soak
+    }
+}
+
 /// Archives the values, drops one by one what hangs on the column, and then the column.
 ///
 /// Rolled back by adding it again, with its values from the archive and all that hung on it. Rows that were written
@@ -268,17 +331,22 @@ impl Phase for Drop {
     const WINDOW: Window = Window::new(2, 2);
 
     fn enter(&self, cx: &Context<'_>) -> Result<Vec<Step>> {
-        let (table, there) = self.spec.is_there(cx)?;
-        if !there {
-            return Ok(Vec::new());
+        let table = cx.snapshot.table(self.spec.table)?;
+        let name = &self.spec.last_name(cx);
+        if table.find(name).is_none() {
+            let begun = cx.saved::<Portrait>(PORTRAIT)?.is_some();
+            return if self.spec.quarantined && !begun {
+                Err(self.spec.not_away(cx))
+            } else {
+                Ok(Vec::new())
+            };
         }
-        let name = self.spec.name.as_str();
         // Much can have come to hang on it during the soak.
-        self.spec.refuse(cx, table)?;
+        self.spec.refuse(cx, table, name)?;
         let hanging = Portrait::of(table, name)?;
-        let mut steps = vec![Step::save(PORTRAIT, json(&hanging)?)];
-        if let Some(archive) = Archive::of(cx, table, &hanging.column) {
-            steps.push(Step::save(ARCHIVE, json(&archive)?));
+        let mut steps = vec![Step::save(PORTRAIT, archive::json(&hanging)?)];
+        if let Some(archive) = Archive::of(cx, table, &hanging.column, self.spec.name.as_str()) {
+            steps.push(Step::save(archive::KEY, archive::json(&archive)?));
             steps.extend(archive.store(table));
         }
         steps.extend(portrait::free(table, &hanging));
@@ -288,24 +356,37 @@ impl Phase for Drop {
     }
 
     fn rollback(&self, cx: &Context<'_>) -> Result<Rollback> {
-        let (table, there) = self.spec.is_there(cx)?;
-        let name = self.spec.name.as_str();
+        if let Some(purged) = archive::purged(cx)? {
+            return Ok(Rollback::Irreversible(purged));
+        }
+        let table = cx.snapshot.table(self.spec.table)?;
+        let name = &self.spec.last_name(cx);
+        let there = table.find(name).is_some();
+        let keyless = || {
+            Ok(Rollback::Irreversible(Irreversible::because(format!(
+                "table {} has no key by which the dropped values of column {} would find their rows",
+                table.sql(),
+                self.spec.name.quoted()
+            ))))
+        };
         let (hanging, archive, begun) = match cx.saved::<Portrait>(PORTRAIT)? {
-            Some(hanging) => (hanging, cx.saved::<Archive>(ARCHIVE)?, true),
+            Some(hanging) => (hanging, cx.saved::<Archive>(archive::KEY)?, true),
             // Before it begins, a plan shows what the rollback would be.
+            None if self.spec.quarantined && !there => {
+                return match key_without(table, self.spec.name.as_str()) {
+                    Some(_) => Err(self.spec.not_away(cx)),
+                    None => keyless(),
+                };
+            }
             None => {
                 let hanging = Portrait::of(table, name)?;
-                let archive = Archive::of(cx, table, &hanging.column);
+                let archive = Archive::of(cx, table, &hanging.column, self.spec.name.as_str());
                 (hanging, archive, false)
             }
         };
         // Where the drop stopped half-way, the column and its values are still there.
         if archive.is_none() && !(begun && there) {
-            return Ok(Rollback::Irreversible(Irreversible::because(format!(
-                "table {} has no key by which the dropped values of column {} would find their rows",
-                table.sql(),
-                self.spec.name.quoted()
-            ))));
+            return keyless();
         }
         let Portrait { column: old, .. } = &hanging;
         let mut steps = vec![column::add(table, name, &old.data_type, old.collation.as_deref(), None)];
@@ -328,15 +409,4 @@ fn is_null(expr: &str) -> bool {
     let (word, cast) = expr.trim().split_once("::").unwrap_or((expr.trim(), ""));
     let is_type = cast.chars().all(|c| c.is_alphanumeric() || "_.()[]".contains(c));
     word.trim().eq_ignore_ascii_case("null") && is_type
-}
-
-fn json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
-    serde_json::to_value(value).map_err(|error| {
-        Error::new(
-            Kind::Database,
-            format!(
-                "a definition cannot be saved ({error}): please report this, with the table's definition"
-            ),
-        )
-    })
 }

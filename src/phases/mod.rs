@@ -5,6 +5,8 @@ pub mod add_index;
 pub mod change_type;
 pub mod create_table;
 pub mod drop_column;
+pub mod drop_table;
 pub mod rename_column;
 pub(crate) mod replace;
 pub mod run_sql;
+pub(crate) mod way;

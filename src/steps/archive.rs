@@ -2,11 +2,37 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{probe, walking};
+use super::{parked, probe, walking};
 use crate::catalog::{Column, Table};
+use crate::error::{Error, Kind, Result};
 use crate::ident::{hashed, literal, quote};
-use crate::phase::Context;
+use crate::phase::{Context, Irreversible};
 use crate::step::{Batches, Marker, Step, Work};
+
+/// What an archive is saved under in the ledger: the list of archives is read from there. Each has `relation`, `schema`,
+/// `table` and, where it is one column's, `column`.
+pub(crate) const KEY: &str = "archive";
+
+/// What the ledger has, once the archive was purged: when.
+pub(crate) const PURGED: &str = "archive.purged";
+
+/// Why a drop can no longer be rolled back, if its archive was purged.
+pub(crate) fn purged(cx: &Context<'_>) -> Result<Option<Irreversible>> {
+    let at: Option<String> = cx.saved(PURGED)?;
+    Ok(at.map(|at| Irreversible::because(format!("its archive was purged at {at}"))))
+}
+
+/// A definition as the ledger keeps it.
+pub(crate) fn json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(value).map_err(|error| {
+        Error::new(
+            Kind::Database,
+            format!(
+                "a definition cannot be saved ({error}): please report this, with the table's definition"
+            ),
+        )
+    })
+}
 
 /// One column's archive: a table with the row's key and the value, wherever that is not null.
 ///
@@ -18,12 +44,18 @@ pub(crate) struct Archive {
     schema: String,
     table: String,
     column: String,
+    /// What the column is called by people: in quarantine it has another name.
+    #[serde(default)]
+    called: String,
     /// The type and collation of `value`, as SQL.
     value: Typed,
     /// The columns that name a row, in order: `k1`, `k2`, … of the archive.
     keys: Vec<(String, Typed)>,
     /// What the archive's comment says.
     comment: String,
+    /// Where the column's own sequence is set aside meanwhile, as SQL: it goes when the archive is purged.
+    #[serde(default)]
+    sequence: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,8 +78,8 @@ impl Typed {
 }
 
 impl Archive {
-    /// The archive of `column`; `None` where the table has no key without it to find the rows by again.
-    pub(crate) fn of(cx: &Context<'_>, table: &Table, column: &Column) -> Option<Self> {
+    /// The archive of `column`, which people call `called`; `None` where the table has no key without it to find the rows by again.
+    pub(crate) fn of(cx: &Context<'_>, table: &Table, column: &Column, called: &str) -> Option<Self> {
         let keys = key_without(table, &column.name)?;
         let keys = keys
             .into_iter()
@@ -61,11 +93,13 @@ impl Archive {
             schema: schema.clone(),
             table: name.clone(),
             column: column.name.clone(),
+            called: called.to_owned(),
             value: Typed::of(column),
             keys,
+            sequence: column.sequence.as_ref().map(|sequence| parked::place(cx, sequence)),
             comment: format!(
-                "phasewise: the values of column {} of {} before migration {} dropped it, by key. Needed to roll that back; drop it when that will not happen.",
-                column.sql(),
+                "phasewise: the values of column {} of {} before migration {} dropped it, by key. Needed to roll that back; Migrator::purge_archive drops it.",
+                quote(called),
                 table.sql(),
                 cx.migration
             ),

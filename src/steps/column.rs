@@ -123,6 +123,18 @@ fn grant(table: &Table, name: &str, grant: &Grant) -> Step {
     ))
 }
 
+/// Renames a column, which what hangs on it follows.
+pub(crate) fn rename(table: &Table, from: &str, to: &str) -> Step {
+    let sql = table.sql();
+    let (old, new) = (quote(from), quote(to));
+    let done = format!("SELECT ({}) AND ({})", probe::column(&sql, to, "true"), probe::no_column(&sql, from));
+    let rename = Step::sql(
+        format!("rename column {old} to {new}"),
+        format!("ALTER TABLE {sql} RENAME COLUMN {old} TO {new}"),
+    );
+    on_all(rename, table, LockMode::AccessExclusive).done_when(done)
+}
+
 /// Drops a column. Its dependents must be gone: there is no CASCADE.
 pub(crate) fn drop(table: &Table, name: &str) -> Step {
     let sql = format!("ALTER TABLE {} DROP COLUMN {}", table.sql(), quote(name));

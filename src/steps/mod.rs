@@ -11,6 +11,7 @@ pub(crate) mod rows;
 pub(crate) mod sequence;
 pub(crate) mod statistics;
 pub(crate) mod sync;
+pub(crate) mod table;
 pub(crate) mod trial;
 
 use crate::catalog::Table;

@@ -48,6 +48,11 @@ pub(crate) fn unpark(cx: &Context<'_>, table: &Table, column: &str, sequence: &S
     .done_when(probe::column(&table.sql(), column, &owned))
 }
 
+/// Where it is set aside, as SQL.
+pub(crate) fn place(cx: &Context<'_>, sequence: &Sequence) -> String {
+    parked(cx, &parked_name(cx, sequence))
+}
+
 fn parked_name(cx: &Context<'_>, sequence: &Sequence) -> String {
     hashed(&format!("sequence_{}_{}.{}", cx.migration, sequence.schema, sequence.name))
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use phasewise::testing::Database;
 use phasewise::{
-    Action, BackfillPolicy, ChangeType, Event, LockMode, Migration, Migrations, Migrator, Probe,
+    Action, BackfillPolicy, ChangeType, DropColumn, Event, LockMode, Migration, Migrations, Migrator, Probe,
     RenameColumn, State, To, migrations,
 };
 use tokio_postgres::{Client, NoTls};
@@ -36,6 +36,8 @@ static SETUP: &[&str] = &[
 
 static RENAME: Migrations =
     migrations![Migration::new("rename", RenameColumn::new("item", "name", "label")).not_deployed()];
+static DROP: Migrations =
+    migrations![Migration::new("drop", DropColumn::new("item", "num").quarantine()).not_deployed()];
 static RETYPE: Migrations = migrations![
     Migration::new(
         "retype",
@@ -48,7 +50,11 @@ static RETYPE: Migrations = migrations![
 ];
 
 fn migrations(name: &str) -> &'static Migrations {
-    if name == "rename" { &RENAME } else { &RETYPE }
+    match name {
+        "rename" => &RENAME,
+        "drop" => &DROP,
+        _ => &RETYPE,
+    }
 }
 
 /// What happened, as one word and its place: what both processes count and compare.
@@ -437,6 +443,12 @@ async fn retype_between_steps() {
     between_steps("retype", &moments).await;
 }
 
+#[tokio::test]
+async fn drop_between_steps() {
+    let moments = ["StepDone/Quarantine/1", "StepDone/Drop/3", "BatchDone/Drop/3", "StepDone/Drop/4"];
+    between_steps("drop", &moments).await;
+}
+
 async fn in_a_rollback(name: &'static str, moments: &[&str]) {
     let scene = Scene::set(name).await;
     let before = scene.look().await;
@@ -469,6 +481,12 @@ async fn retype_in_a_rollback() {
         "StepDone/InstallSync/1",
     ];
     in_a_rollback("retype", &moments).await;
+}
+
+#[tokio::test]
+async fn drop_in_a_rollback() {
+    let moments = ["StepDone/Drop/1", "BatchDone/Drop/3", "StepDone/Drop/4", "StepDone/Quarantine/1"];
+    in_a_rollback("drop", &moments).await;
 }
 
 /// A driver that is stopped, not dead, keeps no lease and does no harm when it wakes up.

@@ -8,6 +8,7 @@ mod crash;
 mod crowds;
 mod custom;
 mod definitions;
+mod drops;
 mod exec;
 mod executor2;
 mod harness;

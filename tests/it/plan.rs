@@ -2,8 +2,8 @@
 
 use phasewise::testing::{Database, Server};
 use phasewise::{
-    AddColumn, AddIndex, ChangeType, DropColumn, Migration, Migrations, Migrator, RenameColumn, RunSql,
-    add_column, drop_column, migrations, rename_column,
+    AddColumn, AddIndex, ChangeType, DropColumn, DropTable, Migration, Migrations, Migrator, RenameColumn,
+    RunSql, add_column, drop_column, migrations, rename_column,
 };
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -33,6 +33,11 @@ static SEVERAL: Migrations = migrations![
         "users_analyze",
         RunSql::new(&["ANALYZE orders"]).irreversible("statistics are not taken back").touches(&[]),
     ),
+];
+
+static DROPS: Migrations = migrations![
+    Migration::new("orders_gone", DropTable::new("orders").quarantine()).not_deployed(),
+    Migration::new("users_fax", DropColumn::new("users", "fax").quarantine()).not_deployed(),
 ];
 
 async fn database() -> Result<Database, Box<dyn std::error::Error>> {
@@ -92,6 +97,13 @@ async fn what_depends_on_an_earlier_migration_says_so() -> Outcome {
     insta::with_settings!({snapshot_suffix => version_suffix(server_version(&database).await?)}, {
         insta::assert_snapshot!("several", text);
     });
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_dropped_is_freed_renamed_and_archived() -> Outcome {
+    let text = printed(&database().await?, &DROPS).await?;
+    insta::assert_snapshot!("drops", text);
     Ok(())
 }
 

@@ -1,11 +1,13 @@
 //! The ledger: phasewise's own tables.
 
+mod archives;
 mod backfills;
 mod book;
 mod fleet;
 mod schema;
 mod write;
 
+pub(super) use archives::Kept;
 pub(super) use backfills::{Aside, Control, Part, Spot};
 pub(super) use book::{Book, Direction, Record};
 pub(super) use fleet::{Instance, Listing, RETIRED};

@@ -4,10 +4,10 @@ use std::marker::PhantomData;
 
 use super::{Replace, Writer, backfill, carried, refusals};
 use crate::catalog::{Portrait, Question, Table};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::phase::{Context, Phase, Rollback, Window};
 use crate::step::{Marker, Step};
-use crate::steps::archive::Archive;
+use crate::steps::archive::{self, Archive};
 use crate::steps::{column, portrait, walking};
 
 /// Drops the source: a type change archives its values first, and what still depends on it goes before it,
@@ -22,7 +22,6 @@ impl<W> DropSource<W> {
 }
 
 const KEY: &str = "the source before it was dropped";
-const ARCHIVE: &str = "the archive of the source";
 
 impl<W: Writer> Phase for DropSource<W> {
     const NAME: &'static str = "DropSource";
@@ -37,9 +36,9 @@ impl<W: Writer> Phase for DropSource<W> {
         let source = self.0.source.as_str();
         let saved = self.portrait(cx, table)?;
         let archive = self.archive(cx, table, &saved)?;
-        let mut steps = vec![Step::save(KEY, json(&saved)?)];
+        let mut steps = vec![Step::save(KEY, archive::json(&saved)?)];
         if let Some(archive) = &archive {
-            steps.push(Step::save(ARCHIVE, json(archive)?));
+            steps.push(Step::save(archive::KEY, archive::json(archive)?));
         }
         // Resumed after the drop itself, there is nothing to archive any more.
         if table.find(source).is_some() {
@@ -52,6 +51,9 @@ impl<W: Writer> Phase for DropSource<W> {
     }
 
     fn rollback(&self, cx: &Context<'_>) -> Result<Rollback> {
+        if let Some(purged) = archive::purged(cx)? {
+            return Ok(Rollback::Irreversible(purged));
+        }
         let table = cx.snapshot.table(self.0.table)?;
         let source = self.0.source.as_str();
         let saved = self.portrait(cx, table)?;
@@ -94,16 +96,10 @@ impl<W> DropSource<W> {
     /// A rename loses nothing: the target holds the same values. A type change may, and needs a key to archive by:
     /// the one that it was stored by, once it was.
     fn archive(&self, cx: &Context<'_>, table: &Table, saved: &Portrait) -> Result<Option<Archive>> {
-        match cx.saved(ARCHIVE)? {
+        match cx.saved(archive::KEY)? {
             Some(archive) => Ok(Some(archive)),
             None if self.0.retype.is_none() || cx.saved::<Portrait>(KEY)?.is_some() => Ok(None),
-            None => Ok(Archive::of(cx, table, &saved.column)),
+            None => Ok(Archive::of(cx, table, &saved.column, self.0.source.as_str())),
         }
     }
-}
-
-fn json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
-    serde_json::to_value(value).map_err(|error| {
-        Error::new(Kind::LedgerDamaged, format!("the definition of the source cannot be saved: {error}"))
-    })
 }

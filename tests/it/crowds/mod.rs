@@ -59,6 +59,9 @@ crowds! {
     drop: scripts::DROP, DropColumn::new(N.table, N.a).restore_with("'restored'")
         => plain, composite, keyless, partitioned, mixed_case, triggered, generated, empty;
 
+    drop_quarantined: scripts::DROP, DropColumn::new(N.table, N.a).restore_with("'restored'").quarantine()
+        => plain, composite, keyless, partitioned, mixed_case, triggered, generated, empty;
+
     index: scripts::ELSEWHERE, AddIndex::new(N.table, "t_by_a").columns(&[N.a, N.note])
         => composite, keyless, partitioned, mixed_case, generated, empty;
     index_unique: scripts::ELSEWHERE, AddIndex::new(N.table, "t_by_a").columns(&["a", "id"]).unique()

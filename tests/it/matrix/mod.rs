@@ -13,6 +13,8 @@
 //! | `ChangeType`, by the application   | x     | x         | x       | x           | x     | x         | x         | x     | r     |
 //! | `ChangeType`, `.kept_in_sync`      | x     | x         | x       | x           | x     | x         | x         | x     | x     |
 //! | `DropColumn`                       | x     | x         | 1       | x           | x     | x         | x         | x     | x     |
+//! | `DropColumn`, `.quarantine`        | x     | x         | 1       | x           | x     | x         | x         | x     | x     |
+//! | `DropTable`                        | x     | x         | x       | x           | x     | x         | x         | x     | x     |
 //! | `AddIndex`                         | x     | x         | x       | x           | x     | x         | x         | x     | x     |
 //! | `CreateTable` that refers to it    | x     | x         | –       | x           | x     | x         | x         | x     | x     |
 //! | `RunSql`                           | x     |           | x       | x           |       |           |           |       |       |
@@ -20,7 +22,8 @@
 //! r: refused, since two columns would draw different values. 1: the last phase is irreversible, all others are rolled
 //! back. –: there is nothing to refer to. What `RunSql` does to a kind of table is its user's affair: its cases differ in
 //! how the statements are sent. Generated and identity columns themselves are refused by name where they are dropped, and
-//! generated ones where they are replaced; the columns here stand beside them. TYPES has one case per type, brief where
+//! generated ones where they are replaced; the columns here stand beside them. `DropTable` has `part` of PLAIN, since a
+//! publication and a foreign key are in the way of `item`; with and without `.quarantine`. TYPES has one case per type, brief where
 //! the same change is thorough on another table.
 
 mod setups;

@@ -2,7 +2,7 @@
 
 use phasewise::add_index::IndexKey;
 use phasewise::create_table::{Action, Column, Constraint};
-use phasewise::{AddColumn, AddIndex, CreateTable, DropColumn, RunSql};
+use phasewise::{AddColumn, AddIndex, CreateTable, DropColumn, DropTable, RunSql};
 
 use super::setups::*;
 use crate::harness::{brief, exhaustive, one_way, thorough};
@@ -15,6 +15,12 @@ exhaustive! {
         => &["ALTER TABLE item ADD locale varchar(10) COLLATE \"C\"", "UPDATE item SET locale = CASE WHEN num > 20 THEN 'de' ELSE 'en' END", "ALTER TABLE item ALTER locale SET NOT NULL, ADD CONSTRAINT item_locale CHECK (locale IN ('de', 'en') AND num > 0)", "COMMENT ON COLUMN item.locale IS 'it''s new'"];
     plain_drop: PLAIN, DropColumn::new("item", "spare").restore_with("'m1'")
         => &["ALTER TABLE item DROP spare"];
+    plain_quarantine: PLAIN, DropColumn::new("item", "spare").restore_with("'m1'").quarantine()
+        => &["ALTER TABLE item DROP spare"];
+    plain_drop_table: PLAIN, DropTable::new("part")
+        => &["DROP TABLE part"];
+    plain_quarantine_table: PLAIN, DropTable::new("part").quarantine()
+        => &["DROP TABLE part"];
 }
 
 thorough! {
@@ -219,6 +225,38 @@ thorough! {
         => &["CREATE INDEX nothing_new ON nothing (num, code) WHERE num > 2", "COMMENT ON INDEX nothing_new IS 'new'"];
     drawn_index: DRAWN, AddIndex::new("drawn", "drawn_new").columns(&["ref", "token"]).where_("{num} > 2").comment("new")
         => &["CREATE INDEX drawn_new ON drawn (ref, token) WHERE num > 2", "COMMENT ON INDEX drawn_new IS 'new'"];
+    composite_quarantine: COMPOSITE, DropColumn::new("pair", "code").quarantine()
+        => &["ALTER TABLE pair DROP code"];
+    partitioned_quarantine: PARTITIONED, DropColumn::new("event", "spare").quarantine()
+        => &["ALTER TABLE event DROP spare"];
+    weird_quarantine: WEIRD, DropColumn::new(ORDER, "select").restore_with("'{}'").quarantine()
+        => &["ALTER TABLE \"We\"\"ird.Schema\".\"Order\" DROP \"select\""];
+    triggered_quarantine: TRIGGERED, DropColumn::new("doc", "spare").quarantine()
+        => &["ALTER TABLE doc DROP spare"];
+    generated_quarantine: GENERATED, DropColumn::new("price", "code").quarantine()
+        => &["ALTER TABLE price DROP code"];
+    empty_quarantine: EMPTY, DropColumn::new("nothing", "spare").restore_with("''").quarantine()
+        => &["ALTER TABLE nothing DROP spare"];
+    drawn_quarantine: DRAWN, DropColumn::new("drawn", "num").quarantine()
+        => &["ALTER TABLE drawn DROP num"];
+    composite_drop_table: COMPOSITE, DropTable::new("pair")
+        => &["DROP TABLE pair"];
+    keyless_drop_table: KEYLESS, DropTable::new("heap").quarantine()
+        => &["DROP TABLE heap"];
+    partitioned_drop_table: PARTITIONED, DropTable::new("event")
+        => &["DROP TABLE event"];
+    partitioned_quarantine_table: PARTITIONED, DropTable::new("event").quarantine()
+        => &["DROP TABLE event"];
+    weird_drop_table: WEIRD, DropTable::new(ORDER).quarantine()
+        => &["DROP TABLE \"We\"\"ird.Schema\".\"Order\""];
+    triggered_drop_table: TRIGGERED, DropTable::new("doc")
+        => &["DROP TABLE doc"];
+    generated_drop_table: GENERATED, DropTable::new("price")
+        => &["DROP TABLE price"];
+    empty_drop_table: EMPTY, DropTable::new("nothing")
+        => &["DROP TABLE nothing"];
+    drawn_drop_table: DRAWN, DropTable::new("drawn").quarantine()
+        => &["DROP TABLE drawn"];
     generated_drop: GENERATED, DropColumn::new("price", "spare").restore_with("'s'")
         => &["ALTER TABLE price DROP spare"];
     generated_drop_checked: GENERATED, DropColumn::new("price", "code")
@@ -258,6 +296,8 @@ thorough! {
 // What the table has no key for cannot be put back; nor can what a user says so of.
 one_way! {
     keyless_drop: KEYLESS, DropColumn::new("heap", "spare")
+        => &["ALTER TABLE heap DROP spare"];
+    keyless_quarantine: KEYLESS, DropColumn::new("heap", "spare").quarantine()
         => &["ALTER TABLE heap DROP spare"];
     sql_irreversible: KEYLESS, RunSql::new(&["DELETE FROM heap WHERE num = 1"]).irreversible("gone")
         => &["DELETE FROM heap WHERE num = 1"];
