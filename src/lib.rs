@@ -80,6 +80,7 @@ mod pages;
 mod phase;
 mod phases;
 mod plan;
+mod reference;
 mod step;
 mod steps;
 #[cfg(feature = "testing")]
@@ -102,7 +103,8 @@ pub use migrator::{
     BackfillPolicy, BackfillStatus, Blocker, Confirmation, Event, MigrationReport, MigrationStatus, Migrator,
     Observer, OnFailingRow, Order, Report, RowSetAside, Schema, State, Status, Throttle, To,
 };
-pub use phase::{Context, DeployPhase, Gate, Irreversible, Phase, PhaseInfo, PhaseSeq, Rollback, Window};
+pub use phase::{Context, DeployPhase, Dropped, Gate, Irreversible, Phase, PhaseInfo, PhaseSeq, Rollback, Window};
 pub use phases::{add_column, add_index, change_type, create_table, drop_column, rename_column, run_sql};
-pub use plan::{Plan, PlannedMigration, PlannedPhase, PlannedRollback, PlannedStep, Steps};
+pub use plan::{Loss, Plan, PlannedMigration, PlannedPhase, PlannedRollback, PlannedStep, Steps};
+pub use reference::{Acknowledgement, Reference, ReferenceKind};
 pub use step::{Action, Batches, BuildIndex, DropIndex, Lock, LockMode, Marker, Probe, Step, Work};

@@ -6,6 +6,7 @@ use super::drive::Look;
 use super::gates::Goal;
 use super::ledger::{Book, Direction, Part, Record};
 use super::planning::{self, Standing};
+use super::references::{Found, shut};
 use super::session::Session;
 use super::settings::Migrator;
 use super::status::{BackfillStatus, Confirmation, MigrationStatus, RowSetAside, State, Status};
@@ -17,7 +18,17 @@ use crate::plan::Plan;
 impl Migrator {
     pub(super) async fn standing(&self) -> Result<Status> {
         let look = self.look().await?;
-        Ok(self.describe(&look))
+        let mut status = self.describe(&look);
+        for migration in &mut status.migrations {
+            let found = match (self.migrations.get(&migration.name), look.book.record(&migration.name)) {
+                (Some(entry), Some(record)) => self.references_at(&look, entry, record).await?,
+                _ => Found::default(),
+            };
+            migration.state = shut(migration.state.clone(), &found);
+            migration.references = found.references;
+            migration.notes = found.notes;
+        }
+        Ok(status)
     }
 
     fn describe(&self, look: &Look) -> Status {
@@ -63,7 +74,19 @@ impl Migrator {
                 saved,
             });
         }
-        let plan = planning::plan(&session, &session.facts.scope, &standings).await;
+        let plan = async {
+            let scope = &session.facts.scope;
+            let mut plan = planning::plan(&session, scope, &standings).await?;
+            for planned in &mut plan.migrations {
+                let standing = standings.iter().find(|standing| standing.entry.name() == planned.name);
+                let Some(Standing { entry, entered, .. }) = standing else { continue };
+                let ledger = session.facts.has_ledger.then_some(&ledger);
+                let found = self.references_ahead(&session, scope, ledger, entry, *entered).await?;
+                planned.references = found.references;
+            }
+            Ok(plan)
+        };
+        let plan = plan.await;
         session.close();
         plan
     }
@@ -142,5 +165,7 @@ fn one(
                 by: confirmed.by.clone(),
             })
             .collect(),
+        references: Vec::new(),
+        notes: Vec::new(),
     }
 }

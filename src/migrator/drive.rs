@@ -205,7 +205,14 @@ impl Migrator {
 
 /// Puts a migration's standing into the report.
 pub(super) fn note(migrator: &Migrator, report: &mut Report, entry: &Entry, book: &Book, state: State) {
-    if matches!(state, State::Waiting { .. } | State::HeldUp { .. } | State::Soaking { .. } | State::Paused) {
+    if matches!(
+        state,
+        State::Waiting { .. }
+            | State::HeldUp { .. }
+            | State::Soaking { .. }
+            | State::Referenced { .. }
+            | State::Paused
+    ) {
         tracing::info!(target: "phasewise", migration = entry.name(), %state, "not further for now");
         migrator.tell(&Event::Waiting { migration: entry.name(), state: &state });
     }

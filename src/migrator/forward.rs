@@ -55,6 +55,12 @@ impl Driver<'_> {
             let fresh = fresh || self.is_of_this_run(entry);
             match self.judge(&book, goal).next(entry, fresh) {
                 Next::Enter(index) => {
+                    let shut = if fresh { None } else { self.referenced(entry, index, &book).await? };
+                    if let Some(state) = shut {
+                        note(self.migrator, &mut self.report, entry, &book, state);
+                        self.report.of(entry.name()).took = begun.elapsed();
+                        return Ok(());
+                    }
                     if index == 0 && !book.record(entry.name()).is_some_and(Record::begun) {
                         absent = self.absent(entry).await?;
                         let scope = &self.session.facts.scope;
@@ -69,6 +75,9 @@ impl Driver<'_> {
                     self.enter(entry, index).instrument(span).await?;
                 }
                 Next::Stop(state) => {
+                    if matches!(state, State::Soaking { .. }) {
+                        self.begin_to_compare(entry, &book).await?;
+                    }
                     if state == State::Applied {
                         self.created.append(&mut absent.into_iter().collect());
                     }

@@ -16,6 +16,7 @@ mod monitor;
 mod people;
 pub(crate) mod planning;
 mod policy;
+mod references;
 mod report;
 mod rollback;
 mod session;

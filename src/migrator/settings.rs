@@ -398,6 +398,19 @@ impl Migrator {
         self.vouch(name, phase).await
     }
 
+    /// Says that a reference to what a migration drops does not matter: `object` is its
+    /// [name](crate::Reference::object), as `status()` and `plan()` list it. The gate before the drop opens once each is
+    /// gone or acknowledged. A rollback of the migration withdraws it.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unknown`] if nothing of that name is found now; the message lists what is. [`Kind::GateClosed`] for one that
+    /// Postgres would refuse the drop for, such as a view, and for a migration that has not begun. [`Kind::Changed`] for a
+    /// migration that was edited after it had begun.
+    pub async fn acknowledge(&self, name: &str, object: &str) -> Result<()> {
+        self.excuse(name, object).await
+    }
+
     /// Holds a migration where it stands. A backfill under way, in whatever process, stops after its batch and waits
     /// for [`resume`](Migrator::resume); it gives way to a rollback.
     ///

@@ -7,6 +7,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use crate::phase::Window;
+use crate::reference::Reference;
 
 /// What a migration is doing, or waiting for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -33,6 +34,11 @@ pub enum State {
         /// When.
         until: DateTime<Utc>,
     },
+    /// The gate is open but for references to what is dropped behind it.
+    Referenced {
+        /// Those that are not acknowledged.
+        references: Vec<Reference>,
+    },
     /// Held by `pause` or by a rollback, until `resume` or `run_to`.
     Paused,
     /// In its last phase: done.
@@ -51,6 +57,10 @@ impl fmt::Display for State {
             Self::Waiting { gate, since } => write!(f, "waits for {gate} since {}", time(*since)),
             Self::HeldUp { by } => write!(f, "waits for migration {by}, which touches the same"),
             Self::Soaking { until } => write!(f, "soaks until {}", time(*until)),
+            Self::Referenced { references } => {
+                let objects: Vec<_> = references.iter().map(|found| found.object.as_str()).collect();
+                write!(f, "waits until nothing refers to what is dropped: {}", objects.join("; "))
+            }
             Self::Paused => f.write_str("paused; `resume` or `run_to` lets it go on"),
             Self::Applied => f.write_str("applied"),
             Self::Unknown => f.write_str("unknown to this build"),
@@ -97,6 +107,10 @@ pub struct MigrationStatus {
     pub set_aside: Vec<RowSetAside>,
     /// Deploy phases that a person vouched for.
     pub confirmations: Vec<Confirmation>,
+    /// What refers now to that which is dropped behind the gate where it stands, acknowledged or not.
+    pub references: Vec<Reference>,
+    /// What a person should know of the search for references.
+    pub notes: Vec<String>,
 }
 
 /// How far a backfill has come.
@@ -237,6 +251,12 @@ impl fmt::Display for Status {
                         row.error
                     )?;
                 }
+            }
+            for reference in &migration.references {
+                write!(f, "\n  ? {reference}")?;
+            }
+            for note in &migration.notes {
+                write!(f, "\n  {note}")?;
             }
         }
         Ok(())

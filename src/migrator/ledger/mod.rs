@@ -2,6 +2,7 @@
 
 mod backfills;
 mod book;
+mod references;
 mod schema;
 mod write;
 
