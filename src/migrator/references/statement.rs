@@ -65,7 +65,7 @@ pub(super) fn uses(sql: &str, nested: bool, subject: &Subject, ledger_schema: &s
 /// that needs quotes counts wherever it stands.
 pub(super) fn mentions(body: &str, name: &str) -> bool {
     if !folds(name) {
-        return body.contains(name);
+        return body.contains(name) || body.contains(&name.replace('"', "\"\""));
     }
     tokens_of(body, true).iter().any(|token| token.name() == Some(name))
 }
