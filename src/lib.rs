@@ -63,6 +63,7 @@
 //! # Features
 //!
 //! * `testing`: throwaway servers and databases for the tests of applications.
+//! * `source`: looks for what is to be dropped in the application's own source.
 //! * `docker`: lets `testing` start its server in Docker (needs Rust 1.88).
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -81,6 +82,8 @@ mod phase;
 mod phases;
 mod plan;
 mod reference;
+#[cfg(feature = "source")]
+pub mod source;
 mod step;
 mod steps;
 #[cfg(feature = "testing")]
