@@ -27,7 +27,7 @@ pub(super) async fn dependents(client: &Client, target: &Target) -> Result<Vec<R
 }
 
 fn found(target: &Target, kind: &str, object: String, whole: bool, through: Option<String>) -> Reference {
-    let (what, instead) = (target.what(), target.instead());
+    let (what, remedy) = (target.what(), target.remedy());
     let is_column = target.column.is_some();
     let reads = if whole { "reads the whole row of its table" } else { "reads it" };
     let (kind, blocks, detail) = match kind {
@@ -35,19 +35,19 @@ fn found(target: &Target, kind: &str, object: String, whole: bool, through: Opti
             let kind = if whole { Kind::WholeRow } else { Kind::View };
             let detail = match through {
                 Some(through) => format!("reads {what} through {through}; it goes, or changes, with that one"),
-                None => format!("{reads} ({what}); recreate it without{instead}, or drop it"),
+                None => format!("{reads} ({what}); {remedy}, or drop it"),
             };
             (kind, true, detail)
         }
-        "rule" => (Kind::Rule, true, format!("{reads} ({what}); recreate it without{instead}, or drop it")),
-        "policy" => (Kind::Policy, true, format!("reads {what}; recreate it without{instead}, or drop it")),
+        "rule" => (Kind::Rule, true, format!("{reads} ({what}); {remedy}, or drop it")),
+        "policy" => (Kind::Policy, true, format!("reads {what}; {remedy}, or drop it")),
         "trigger" => (
             Kind::Trigger,
             true,
-            format!("names {what} in UPDATE OF or WHEN; recreate it without{instead}, or drop it"),
+            format!("names {what} in UPDATE OF or WHEN; {remedy}, or drop it"),
         ),
         "generated" => {
-            (Kind::GeneratedColumn, true, format!("is computed from {what}; drop it, or make it anew{instead}"))
+            (Kind::GeneratedColumn, true, format!("is computed from {what}; drop it, or {remedy}"))
         }
         "publication" => {
             let how = if is_column { "names it in a column list or a row filter" } else { "publishes it" };
@@ -57,7 +57,7 @@ fn found(target: &Target, kind: &str, object: String, whole: bool, through: Opti
         "foreign key" => (
             Kind::ForeignKey,
             is_column && target.successor.is_none(),
-            format!("refers to {what}; drop it, or make it refer to something else{instead}"),
+            format!("refers to {what}; drop it, or make it refer to something else"),
         ),
         "partition key" => {
             (Kind::PartitionKey, true, format!("has {what} in it; detach that partition, or make another table"))
@@ -72,7 +72,7 @@ fn found(target: &Target, kind: &str, object: String, whole: bool, through: Opti
             false,
             format!("takes or gives the whole row that {what} belongs to; see that it does without, then acknowledge it"),
         ),
-        "function" => (Kind::Function, true, format!("reads {what}; recreate it without{instead}, or drop it")),
+        "function" => (Kind::Function, true, format!("reads {what}; {remedy}, or drop it")),
         "grant" => (
             Kind::Grant,
             false,
@@ -98,11 +98,11 @@ pub(super) async fn bodies(client: &Client, target: &Target) -> Result<Vec<Refer
         if !belongs || !mentions(&body, needle) {
             continue;
         }
-        let (what, instead) = (target.what(), target.instead());
+        let (what, remedy) = (target.what(), target.remedy());
         found.push(Reference::new(
             Kind::Function,
             get::<String>(row, "object")?,
-            format!("its body names {what}; recreate it without{instead}, or acknowledge it if it means something else"),
+            format!("its body names {what}; {remedy}, or acknowledge it if it means something else"),
         ));
     }
     Ok(found)

@@ -59,9 +59,12 @@ impl Target {
         }
     }
 
-    /// What stands in its place, in words that follow "recreate it without".
-    fn instead(&self) -> String {
-        self.successor.as_ref().map_or_else(String::new, |name| format!(", with {} in its place", quote(name)))
+    /// What is to be done with what reads it.
+    fn remedy(&self) -> String {
+        match &self.successor {
+            Some(successor) => format!("recreate it with {}", quote(successor)),
+            None => "recreate it without".to_owned(),
+        }
     }
 
     fn subject(&self) -> Subject {
