@@ -106,7 +106,9 @@ pub use migrator::{
     BackfillPolicy, BackfillStatus, Blocker, Confirmation, Event, MigrationReport, MigrationStatus, Migrator,
     Observer, OnFailingRow, Order, Report, RowSetAside, Schema, State, Status, Throttle, To,
 };
-pub use phase::{Context, DeployPhase, Dropped, Gate, Irreversible, Phase, PhaseInfo, PhaseSeq, Rollback, Window};
+pub use phase::{
+    Context, DeployPhase, Dropped, Gate, Irreversible, Phase, PhaseInfo, PhaseSeq, Rollback, Window,
+};
 pub use phases::{add_column, add_index, change_type, create_table, drop_column, rename_column, run_sql};
 pub use plan::{Loss, Plan, PlannedMigration, PlannedPhase, PlannedRollback, PlannedStep, Steps};
 pub use reference::{Acknowledgement, Reference, ReferenceKind};

@@ -90,7 +90,9 @@ impl Search {
     pub fn dropped_by(self, migrations: &Migrations) -> Self {
         let over = |entry: &&crate::migration::Entry| {
             let drops = entry.boxed_phases().iter().position(|phase| !phase.drops().is_empty());
-            drops.is_some_and(|at| entry.phases().get(at).is_some_and(|info| entry.release() >= info.window.lo))
+            drops.is_some_and(|at| {
+                entry.phases().get(at).is_some_and(|info| entry.release() >= info.window.lo)
+            })
         };
         let dropped = migrations.iter().filter(over).flat_map(crate::migration::Entry::drops);
         dropped.fold(self, |search, dropped| {
@@ -115,7 +117,8 @@ impl Search {
         if self.words.is_empty() {
             return Ok(Vec::new());
         }
-        let matchers = self.words.iter().map(|word| Ok((word, matcher(word)?))).collect::<Result<Vec<_>>>()?;
+        let matchers =
+            self.words.iter().map(|word| Ok((word, matcher(word)?))).collect::<Result<Vec<_>>>()?;
         let mut searcher =
             SearcherBuilder::new().line_number(true).binary_detection(BinaryDetection::quit(0)).build();
         let mut found = Vec::new();

@@ -9,8 +9,8 @@ use serde::Serialize;
 pub use loss::Loss;
 pub(crate) use loss::losses;
 
-use crate::reference::Reference;
 use crate::phase::{Gate, PhaseInfo, Window};
+use crate::reference::Reference;
 use crate::step::{Lock, Step};
 
 /// What is still to be done, in order: every statement with its locks, what they block, and how to undo it.

@@ -61,7 +61,8 @@ impl Ledger {
         conn: &Conn,
         migration: &str,
     ) -> Result<Vec<Acknowledgement>> {
-        let sql = self.sql("SELECT object, at, by FROM {s}.acknowledgements WHERE migration = $1 ORDER BY at");
+        let sql =
+            self.sql("SELECT object, at, by FROM {s}.acknowledgements WHERE migration = $1 ORDER BY at");
         let rows = conn.ask(&sql, &[text(&migration)]).await?;
         rows.iter()
             .map(|row| {

@@ -101,7 +101,8 @@ pub(crate) async fn plan(client: &Client, scope: &Scope, standings: &[Standing])
         let phases = outlooks.into_iter().zip(*entered..).map(|(outlook, index)| {
             PlannedPhase::new(phases[index], index + 1, phases.len(), outlook.steps, outlook.rollback)
         });
-        plan.migrations.push(PlannedMigration::new(entry.name(), phases.collect()).warning(warnings).losing(lost));
+        plan.migrations
+            .push(PlannedMigration::new(entry.name(), phases.collect()).warning(warnings).losing(lost));
     }
     Ok(plan)
 }

@@ -34,18 +34,18 @@ fn found(target: &Target, kind: &str, object: String, whole: bool, through: Opti
         "view" => {
             let kind = if whole { Kind::WholeRow } else { Kind::View };
             let detail = match through {
-                Some(through) => format!("reads {what} through {through}; it goes, or changes, with that one"),
+                Some(through) => {
+                    format!("reads {what} through {through}; it goes, or changes, with that one")
+                }
                 None => format!("{reads} ({what}); {remedy}, or drop it"),
             };
             (kind, true, detail)
         }
         "rule" => (Kind::Rule, true, format!("{reads} ({what}); {remedy}, or drop it")),
         "policy" => (Kind::Policy, true, format!("reads {what}; {remedy}, or drop it")),
-        "trigger" => (
-            Kind::Trigger,
-            true,
-            format!("names {what} in UPDATE OF or WHEN; {remedy}, or drop it"),
-        ),
+        "trigger" => {
+            (Kind::Trigger, true, format!("names {what} in UPDATE OF or WHEN; {remedy}, or drop it"))
+        }
         "generated" => {
             (Kind::GeneratedColumn, true, format!("is computed from {what}; drop it, or {remedy}"))
         }
@@ -59,9 +59,11 @@ fn found(target: &Target, kind: &str, object: String, whole: bool, through: Opti
             is_column && target.successor.is_none(),
             format!("refers to {what}; drop it, or make it refer to something else"),
         ),
-        "partition key" => {
-            (Kind::PartitionKey, true, format!("has {what} in it; detach that partition, or make another table"))
-        }
+        "partition key" => (
+            Kind::PartitionKey,
+            true,
+            format!("has {what} in it; detach that partition, or make another table"),
+        ),
         "row" => (
             Kind::WholeRow,
             true,
@@ -70,14 +72,14 @@ fn found(target: &Target, kind: &str, object: String, whole: bool, through: Opti
         "row function" => (
             Kind::WholeRow,
             false,
-            format!("takes or gives the whole row that {what} belongs to; see that it does without, then acknowledge it"),
+            format!(
+                "takes or gives the whole row that {what} belongs to; see that it does without, then acknowledge it"
+            ),
         ),
         "function" => (Kind::Function, true, format!("reads {what}; {remedy}, or drop it")),
-        "grant" => (
-            Kind::Grant,
-            false,
-            format!("whoever holds it may use {what}; revoke it, or acknowledge it"),
-        ),
+        "grant" => {
+            (Kind::Grant, false, format!("whoever holds it may use {what}; revoke it, or acknowledge it"))
+        }
         _ => (Kind::Other, true, format!("depends on {what}; drop it, or make it do without")),
     };
     Reference::new(kind, object, detail).blocking(blocks)

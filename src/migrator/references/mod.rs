@@ -21,7 +21,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ident::quote;
 use crate::migration::Entry;
 use crate::phase::Dropped;
-use crate::reference::Reference;
+use crate::reference::{Reference, ReferenceKind};
 
 /// What was found, and what a person should know of the search.
 #[derive(Debug, Default)]
@@ -136,16 +136,22 @@ impl Migrator {
                 // Before the last use is over nothing is compared.
                 (Traffic::Seen(_) | Traffic::Unreachable(_), None) if baselines.is_empty() => {}
                 (Traffic::Seen(_), None) => {
-                    found.notes.push(format!("statements{on} were not counted yet when the last use was over"));
+                    found
+                        .notes
+                        .push(format!("statements{on} were not counted yet when the last use was over"));
                 }
-                (Traffic::Silent(why), _) => found.notes.push(format!("statements{on} are not compared: {why}")),
+                (Traffic::Silent(why), _) => {
+                    found.notes.push(format!("statements{on} are not compared: {why}"))
+                }
                 (Traffic::Unreachable(why), _) => add(vec![traffic::unreachable(&on, &why)]),
             }
         }
         let acknowledged = ledger.acknowledgements(conn, name).await?;
         for reference in &mut found.references {
-            reference.acknowledged =
-                acknowledged.iter().find(|known| known.object == reference.object && !reference.blocks).cloned();
+            reference.acknowledged = acknowledged
+                .iter()
+                .find(|known| known.object == reference.object && !reference.blocks)
+                .cloned();
         }
         Ok(found)
     }
@@ -175,15 +181,22 @@ impl Migrator {
     /// What the server and the named replicas say of statements; the server has no name.
     async fn traffic(&self, conn: &Conn, targets: &[Target]) -> Result<Vec<(String, Traffic)>> {
         let mut all = vec![(String::new(), traffic::here(conn, targets).await?)];
-        let replicas = self.replicas.iter().map(|replica| async move {
-            (replica.name.clone(), traffic::there(replica, targets).await)
-        });
+        let replicas = self
+            .replicas
+            .iter()
+            .map(|replica| async move { (replica.name.clone(), traffic::there(replica, targets).await) });
         all.extend(futures_util::future::join_all(replicas).await);
         Ok(all)
     }
 
     /// Counts the statements anew, if the last use is over since the last count: what they are compared with later.
-    async fn count_statements(&self, conn: &Conn, scope: &Scope, ledger: &Ledger, at: Place<'_>) -> Result<()> {
+    async fn count_statements(
+        &self,
+        conn: &Conn,
+        scope: &Scope,
+        ledger: &Ledger,
+        at: Place<'_>,
+    ) -> Result<()> {
         let Place { entry, record, book } = at;
         let Some(dropped) = behind_this_gate(entry, record.entered) else { return Ok(()) };
         let since = over_since(book, entry, record);
@@ -229,7 +242,13 @@ impl Migrator {
     ) -> Result<Found> {
         match behind_any_gate(entry, entered) {
             Some(dropped) if !self.assume_fresh => {
-                self.references_to(conn, scope, ledger, entry.name(), &dropped).await
+                let mut found = self.references_to(conn, scope, ledger, entry.name(), &dropped).await?;
+                if behind_this_gate(entry, entered).is_none() {
+                    // Those that do not block are taken away by a phase before the gate.
+                    let stays = |found: &Reference| found.kind != ReferenceKind::ForeignKey || found.blocks;
+                    found.references.retain(stays);
+                }
+                Ok(found)
             }
             _ => Ok(Found::default()),
         }
@@ -291,7 +310,9 @@ struct Place<'a> {
 impl Driver<'_> {
     /// Counts the statements once the last use is over: from there on they are compared.
     pub(super) async fn begin_to_compare(&self, entry: &Entry, book: &Book) -> Result<()> {
-        let Some(record) = book.record(entry.name()).filter(|record| record.moving.is_none()) else { return Ok(()) };
+        let Some(record) = book.record(entry.name()).filter(|record| record.moving.is_none()) else {
+            return Ok(());
+        };
         let at = Place { entry, record, book };
         self.migrator.count_statements(&self.session, &self.session.facts.scope, &self.ledger, at).await
     }

@@ -72,7 +72,8 @@ pub(super) fn mentions(body: &str, name: &str) -> bool {
 
 /// Whether the name may be written without quotes.
 fn folds(name: &str) -> bool {
-    name.chars().all(|c| is_word(c) && !c.is_uppercase()) && !name.starts_with(|c: char| c.is_ascii_digit() || c == '$')
+    name.chars().all(|c| is_word(c) && !c.is_uppercase())
+        && !name.starts_with(|c: char| c.is_ascii_digit() || c == '$')
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,10 +201,13 @@ fn dollar(sql: &str) -> Option<usize> {
 /// Whether it is a statement that an application would run, not a definition.
 fn counts(tokens: &[Token]) -> bool {
     let Some(first) = tokens.iter().find(|token| **token != Token::Sign('(')) else { return false };
-    let kinds =
-        ["select", "insert", "update", "delete", "merge", "with", "values", "table", "copy", "declare", "prepare"];
+    let kinds = [
+        "select", "insert", "update", "delete", "merge", "with", "values", "table", "copy", "declare",
+        "prepare",
+    ];
     // CREATE TABLE … AS reads, and a temporary one belongs to an application.
-    let reads = |token: &Token| token.is_any(&["select", "with", "table", "values"]) || *token == Token::Sign('(');
+    let reads =
+        |token: &Token| token.is_any(&["select", "with", "table", "values"]) || *token == Token::Sign('(');
     let made_of = || {
         tokens.iter().take(5).any(|token| token.is("table"))
             && tokens.windows(2).any(|pair| pair[0].is("as") && reads(&pair[1]))
@@ -222,19 +226,64 @@ fn checks_a_key(tokens: &[Token]) -> bool {
     let near = |words: &[&str]| {
         tokens.windows(words.len()).any(|run| run.iter().zip(words).all(|(token, word)| token.is(word)))
     };
-    near(&["only"]) && tokens.iter().any(|token| token.is("operator")) && tokens.iter().any(|t| t.is("pg_catalog"))
+    near(&["only"])
+        && tokens.iter().any(|token| token.is("operator"))
+        && tokens.iter().any(|t| t.is("pg_catalog"))
 }
 
 /// Words that follow a table's name and are no alias of it.
 const NO_ALIAS: &[&str] = &[
-    "as", "cross", "default", "except", "fetch", "for", "from", "full", "group", "having", "inner", "intersect", "into",
-    "join", "left", "limit", "natural", "offset", "on", "order", "overriding", "returning", "right", "select", "set",
-    "tablesample", "to", "union", "using", "values", "when", "where", "window", "with",
+    "as",
+    "cross",
+    "default",
+    "except",
+    "fetch",
+    "for",
+    "from",
+    "full",
+    "group",
+    "having",
+    "inner",
+    "intersect",
+    "into",
+    "join",
+    "left",
+    "limit",
+    "natural",
+    "offset",
+    "on",
+    "order",
+    "overriding",
+    "returning",
+    "right",
+    "select",
+    "set",
+    "tablesample",
+    "to",
+    "union",
+    "using",
+    "values",
+    "when",
+    "where",
+    "window",
+    "with",
 ];
 /// Words that a list of columns ends before.
 const AFTER_ITEM: &[&str] = &[
-    "except", "fetch", "for", "from", "group", "having", "intersect", "into", "limit", "offset", "order", "union",
-    "where", "window",
+    "except",
+    "fetch",
+    "for",
+    "from",
+    "group",
+    "having",
+    "intersect",
+    "into",
+    "limit",
+    "offset",
+    "order",
+    "union",
+    "where",
+    "window",
 ];
 
 /// A statement, looked at for one subject.
@@ -262,8 +311,10 @@ impl<'a> Scan<'a> {
         for at in 0..tokens.len() {
             let Some(name) = scan.name(at) else { continue };
             // `a.users` is a column of `a`, or a table in the schema `a`; `users.a` says nothing of where users is.
-            let schema = if scan.sign(at.wrapping_sub(1), '.') { scan.name(at.wrapping_sub(2)) } else { None };
-            let is = |(own, table): &(String, String)| table == name && schema.is_none_or(|schema| schema == own);
+            let schema =
+                if scan.sign(at.wrapping_sub(1), '.') { scan.name(at.wrapping_sub(2)) } else { None };
+            let is =
+                |(own, table): &(String, String)| table == name && schema.is_none_or(|schema| schema == own);
             if !subject.relations.iter().any(is) {
                 continue;
             }
@@ -409,7 +460,9 @@ impl<'a> Scan<'a> {
         };
         let table = |at: &usize| {
             let called = self.sign(at.wrapping_sub(1), '(')
-                && self.name(at.wrapping_sub(2)).is_some_and(|name| !NO_ALIAS.contains(&name) && name != "in");
+                && self
+                    .name(at.wrapping_sub(2))
+                    .is_some_and(|name| !NO_ALIAS.contains(&name) && name != "in");
             let item = self.word(at.wrapping_sub(1), &["select", "distinct", "returning"]);
             !self.sign(at + 1, '.') && (called || item)
         };
@@ -427,9 +480,9 @@ fn scopes(tokens: &[Token]) -> Vec<usize> {
         let here = stack.last().copied().unwrap_or(0);
         match token {
             Token::Sign('(') => {
-                let begins = tokens
-                    .get(at + 1)
-                    .is_some_and(|next| next.is_any(&["select", "with", "values", "table", "insert", "update", "delete"]));
+                let begins = tokens.get(at + 1).is_some_and(|next| {
+                    next.is_any(&["select", "with", "values", "table", "insert", "update", "delete"])
+                });
                 made += usize::from(begins);
                 stack.push(if begins { made } else { here });
             }
@@ -477,12 +530,18 @@ mod tests {
                 ("UPDATE users SET name = $1", Some(Use::Column)),
                 ("UPDATE users AS u SET full_name = $1 WHERE u.name = $2", Some(Use::Column)),
                 ("INSERT INTO users (id, name) VALUES ($1, $2)", Some(Use::Column)),
-                ("INSERT INTO users AS u (id, full_name) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING", Some(Use::Column)),
+                (
+                    "INSERT INTO users AS u (id, full_name) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
+                    Some(Use::Column),
+                ),
                 ("DELETE FROM users WHERE name IS NULL RETURNING id", Some(Use::Column)),
                 ("SELECT (u).name FROM users u", Some(Use::Column)),
                 ("SELECT o.id FROM orders o JOIN users u ON u.name = o.buyer", Some(Use::Column)),
                 ("SELECT x.a FROM (SELECT name AS a FROM users) x", Some(Use::Column)),
-                ("WITH w AS (SELECT id FROM users ORDER BY name LIMIT $1) SELECT id FROM w", Some(Use::Column)),
+                (
+                    "WITH w AS (SELECT id FROM users ORDER BY name LIMIT $1) SELECT id FROM w",
+                    Some(Use::Column),
+                ),
                 ("SELECT name FROM parts.users_2026", Some(Use::Column)),
                 ("COPY users (id, name) FROM STDIN", Some(Use::Column)),
                 ("DECLARE c CURSOR FOR SELECT name FROM users", Some(Use::Column)),
@@ -539,7 +598,10 @@ mod tests {
                 ("INSERT INTO users VALUES ($1, $2)", Some(Use::Insert)),
                 ("INSERT INTO public.users AS u SELECT $1, $2", Some(Use::Insert)),
                 ("INSERT INTO users (SELECT $1, $2)", Some(Use::Insert)),
-                ("MERGE INTO users u USING s ON s.id = u.id WHEN NOT MATCHED THEN INSERT VALUES ($1, $2)", Some(Use::Insert)),
+                (
+                    "MERGE INTO users u USING s ON s.id = u.id WHEN NOT MATCHED THEN INSERT VALUES ($1, $2)",
+                    Some(Use::Insert),
+                ),
                 ("SELECT row_to_json(u) FROM users u", Some(Use::WholeRow)),
                 ("SELECT u FROM users u", Some(Use::WholeRow)),
                 ("SELECT to_jsonb(users) FROM users", Some(Use::WholeRow)),
@@ -596,7 +658,10 @@ mod tests {
     fn what_foreign_keys_ask_is_no_use() {
         let key = "SELECT $2 FROM ONLY \"public\".\"users\" x WHERE \"name\" OPERATOR(pg_catalog.=) $1 FOR KEY SHARE OF x";
         assert_eq!(uses(key, true, &subject(Some("name")), "phasewise"), None);
-        assert_eq!(uses("SELECT name FROM users", true, &subject(Some("name")), "phasewise"), Some(Use::Column));
+        assert_eq!(
+            uses("SELECT name FROM users", true, &subject(Some("name")), "phasewise"),
+            Some(Use::Column)
+        );
     }
 
     #[test]

@@ -104,10 +104,13 @@ pub(super) async fn here(client: &Client, targets: &[Target]) -> Result<Traffic>
             AND s.queryid IS NOT NULL
             AND EXISTS (SELECT FROM pg_catalog.unnest($1) AS name WHERE pg_catalog.strpos(pg_catalog.lower(s.query), name) > 0)"
     );
-    let params = [(&names as &(dyn tokio_postgres::types::ToSql + Sync), tokio_postgres::types::Type::TEXT_ARRAY)];
+    let params =
+        [(&names as &(dyn tokio_postgres::types::ToSql + Sync), tokio_postgres::types::Type::TEXT_ARRAY)];
     let rows = match client.ask(&sql, &params).await {
         Ok(rows) => rows,
-        Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE) => {
+        Err(error)
+            if error.code() == Some(&tokio_postgres::error::SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE) =>
+        {
             return Ok(not_loaded());
         }
         Err(error) => return Err(error),

@@ -38,7 +38,10 @@ async fn check(case: &Case) {
         }
     }
     if case.blocks {
-        assert_eq!(objects(&scene.shut_by().await), case.found.iter().map(|found| found.1).collect::<Vec<_>>());
+        assert_eq!(
+            objects(&scene.shut_by().await),
+            case.found.iter().map(|found| found.1).collect::<Vec<_>>()
+        );
         for sql in case.removed {
             run(&scene.client, sql).await;
         }
@@ -137,7 +140,9 @@ async fn a_function_whose_body_is_parsed() {
     check(&Case {
         migrations: &RENAME,
         setup: &[USERS],
-        made: &["CREATE FUNCTION f() RETURNS SETOF text LANGUAGE sql BEGIN ATOMIC SELECT name FROM users; END"],
+        made: &[
+            "CREATE FUNCTION f() RETURNS SETOF text LANGUAGE sql BEGIN ATOMIC SELECT name FROM users; END",
+        ],
         found: &[(R::Function, "function public.f()")],
         blocks: true,
         removed: &["DROP FUNCTION f"],
@@ -213,7 +218,8 @@ async fn one_that_comes_later_shuts_it_again_and_names_that_need_quotes_are_foun
     let setup = ["CREATE TABLE \"My Users\" (id int PRIMARY KEY, \"First \"\"Name\"\" (a.*)\" text)"];
     let scene = Scene::set(shared().await, &QUOTED, &setup).await;
     scene.vouch().await;
-    run(&scene.client, "CREATE VIEW \"V w\" AS SELECT \"First \"\"Name\"\" (a.*)\" AS n FROM \"My Users\"").await;
+    run(&scene.client, "CREATE VIEW \"V w\" AS SELECT \"First \"\"Name\"\" (a.*)\" AS n FROM \"My Users\"")
+        .await;
     run(&scene.client, "CREATE FUNCTION f() RETURNS SETOF text LANGUAGE sql AS 'SELECT \"First \"\"Name\"\" (a.*)\" FROM \"My Users\"'").await;
     assert_eq!(objects(&scene.shut_by().await), ["view public.\"V w\"", "function public.f()"]);
     run(&scene.client, "DROP VIEW \"V w\"").await;

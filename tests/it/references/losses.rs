@@ -54,7 +54,9 @@ async fn the_plan_names_them_from_the_first_phase_on_and_each_has_a_step() {
     for sql in SETUP {
         run(&client, sql).await;
     }
-    for plan in [migrator(&fresh, &DROP).plan().await.expect("a plan"), scene.migrator.plan().await.expect("a plan")] {
+    for plan in
+        [migrator(&fresh, &DROP).plan().await.expect("a plan"), scene.migrator.plan().await.expect("a plan")]
+    {
         let losses = &plan.migrations[0].losses;
         assert_eq!(sorted(losses.iter().map(|loss| loss.object.as_str())), sorted(LOST), "{plan}");
         for loss in losses {
@@ -70,10 +72,15 @@ async fn the_plan_names_them_from_the_first_phase_on_and_each_has_a_step() {
         let printed = plan.to_string();
         assert!(printed.contains("− index \"partial\" is lost with column"), "{printed}");
         // The steps of the drop are known, and say it, too.
-        let steps: Vec<_> = plan.steps().filter(|step| step.summary.contains("lost with column \"name\"")).collect();
+        let steps: Vec<_> =
+            plan.steps().filter(|step| step.summary.contains("lost with column \"name\"")).collect();
         assert_eq!(steps.len(), LOST.len(), "{printed}");
         for step in steps {
-            assert_eq!(step.sql[0].contains("INDEX CONCURRENTLY"), step.summary.contains("index"), "{step:?}");
+            assert_eq!(
+                step.sql[0].contains("INDEX CONCURRENTLY"),
+                step.summary.contains("index"),
+                "{step:?}"
+            );
         }
     }
 }
@@ -91,7 +98,8 @@ async fn each_is_gone_by_a_step_of_its_own_before_the_column_is() {
     scene.vouch().await;
     scene.assert_opens().await;
     let steps = steps.lock().expect("a list").clone();
-    let dropped = steps.iter().position(|step| step.starts_with("drop column")).expect("the column is dropped");
+    let dropped =
+        steps.iter().position(|step| step.starts_with("drop column")).expect("the column is dropped");
     let lost: Vec<_> =
         steps[..dropped].iter().filter(|step| step.ends_with(", lost with column \"name\"")).collect();
     assert_eq!(lost.len(), LOST.len(), "{steps:?}");
@@ -101,12 +109,16 @@ async fn each_is_gone_by_a_step_of_its_own_before_the_column_is() {
 
 #[tokio::test]
 async fn a_replaced_columns_successor_has_the_like_of_them() {
-    let setup = ["CREATE TABLE users (id int PRIMARY KEY, name text, team int)", "CREATE INDEX several ON users (team, name)"];
+    let setup = [
+        "CREATE TABLE users (id int PRIMARY KEY, name text, team int)",
+        "CREATE INDEX several ON users (team, name)",
+    ];
     let scene = Scene::set(shared().await, &RENAME, &setup).await;
     let plan = scene.migrator.plan().await.expect("a plan");
     let losses = &plan.migrations[0].losses;
     assert_eq!(losses.len(), 1, "{plan}");
     assert_eq!(losses[0].successor.as_deref(), Some("\"full_name\""));
-    let there = "SELECT count(*) FROM pg_indexes WHERE tablename = 'users' AND indexdef LIKE '%(team, full_name)'";
+    let there =
+        "SELECT count(*) FROM pg_indexes WHERE tablename = 'users' AND indexdef LIKE '%(team, full_name)'";
     assert_eq!(one::<i64>(&scene.client, there).await, 1);
 }

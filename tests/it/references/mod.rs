@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use phasewise::testing::{Database, Server, Source};
 use phasewise::{
-    BackfillPolicy, DropColumn, MigrationStatus, Migrations, Migrator, Reference, ReferenceKind, RenameColumn,
-    State, migrations,
+    BackfillPolicy, DropColumn, MigrationStatus, Migrations, Migrator, Reference, ReferenceKind,
+    RenameColumn, State, migrations,
 };
 use tokio::sync::OnceCell;
 use tokio_postgres::Client;
@@ -23,7 +23,8 @@ static RENAME: Migrations = migrations![
     phasewise::Migration::new(NAME, RenameColumn::new("users", "name", "full_name")).not_deployed()
 ];
 static SYNCED: Migrations = migrations![
-    phasewise::Migration::new(NAME, RenameColumn::new("users", "name", "full_name").kept_in_sync()).not_deployed()
+    phasewise::Migration::new(NAME, RenameColumn::new("users", "name", "full_name").kept_in_sync())
+        .not_deployed()
 ];
 static DROP: Migrations =
     migrations![phasewise::Migration::new(NAME, DropColumn::new("users", "name")).not_deployed()];
@@ -108,13 +109,18 @@ impl Scene {
 
     /// What keeps the gate shut, as a run and the status say; neither goes on.
     async fn shut_by(&self) -> Vec<Reference> {
-        let State::Referenced { references } = self.goes().await else { panic!("{}", self.standing().await.state) };
+        let State::Referenced { references } = self.goes().await else {
+            panic!("{}", self.standing().await.state)
+        };
         let standing = self.standing().await;
         assert_eq!(standing.phase.as_deref(), Some(self.gate()));
         assert_eq!(standing.state, State::Referenced { references: references.clone() });
         let printed = self.migrator.status().await.expect("a status").to_string();
         for reference in &references {
-            assert!(printed.contains(&format!("\n  ? {}: {}", reference.object, reference.detail)), "{printed}");
+            assert!(
+                printed.contains(&format!("\n  ? {}: {}", reference.object, reference.detail)),
+                "{printed}"
+            );
         }
         references
     }

@@ -166,7 +166,10 @@ async fn a_replicas_statements_count() {
     run(&reader, "SELECT count(name) FROM users").await;
     scene.vouch().await;
     let notes = scene.standing().await.notes;
-    assert!(notes.iter().any(|note| note.starts_with("statements on replica reports are compared since")), "{notes:?}");
+    assert!(
+        notes.iter().any(|note| note.starts_with("statements on replica reports are compared since")),
+        "{notes:?}"
+    );
     assert_eq!(scene.standing().await.references, []);
 
     run(&reader, "SELECT count(name) FROM users").await;
