@@ -34,7 +34,8 @@ impl Migrator {
         look.conn.send("begin", BEGIN).await?;
         let vouched = self.vouch_locked(&look, entry, index, release).await;
         finish(&look.conn, vouched).await?;
-        self.count_when_vouched(&look, entry).await
+        self.count_when_vouched(&look, entry).await;
+        Ok(())
     }
 
     async fn vouch_locked(&self, look: &Look, entry: &Entry, index: usize, release: u16) -> Result<()> {

@@ -200,6 +200,8 @@ impl Migrator {
     /// what reasons call it.
     ///
     /// One that cannot be reached holds the batches back, and says so.
+    ///
+    /// Before a drop it is asked, too, for statements that still use what goes.
     #[must_use]
     pub fn replica<T>(mut self, name: impl Into<String>, config: Config, tls: T) -> Self
     where
@@ -373,7 +375,8 @@ impl Migrator {
     }
 
     /// Takes a migration back, phase by phase, and holds it there until [`resume`](Migrator::resume) or
-    /// [`run_to`](Migrator::run_to). Confirmations from the phase that it ends in on are withdrawn.
+    /// [`run_to`](Migrator::run_to). Confirmations from the phase that it ends in on are withdrawn,
+    /// and what was [acknowledged](Migrator::acknowledge).
     ///
     /// # Errors
     ///

@@ -75,7 +75,7 @@ impl Target {
 /// What the phases behind a gate without references drop, if `entry` stands at one after `entered` phases.
 fn behind_this_gate(entry: &Entry, entered: usize) -> Option<Vec<Dropped>> {
     let info = entry.phases().get(entered.checked_sub(1)?)?;
-    info.gate.needs_unreferenced().then(|| behind(entry, entered))
+    behind(entry, entered).filter(|_| info.gate.needs_unreferenced())
 }
 
 /// The same for a gate that is still to come, or this one.
@@ -83,11 +83,14 @@ fn behind_any_gate(entry: &Entry, entered: usize) -> Option<Vec<Dropped>> {
     let from = entered.saturating_sub(1);
     let gates = entry.phases().iter().enumerate().skip(from);
     let (at, _) = gates.into_iter().find(|(_, info)| info.gate.needs_unreferenced())?;
-    Some(behind(entry, at + 1))
+    behind(entry, at + 1)
 }
 
-fn behind(entry: &Entry, from: usize) -> Vec<Dropped> {
-    entry.boxed_phases().iter().skip(from).flat_map(|phase| phase.drops()).collect()
+/// What the phases from that index on drop, if anything.
+fn behind(entry: &Entry, from: usize) -> Option<Vec<Dropped>> {
+    let phases = entry.boxed_phases();
+    let dropped: Vec<Dropped> = phases.iter().skip(from).flat_map(|phase| phase.drops()).collect();
+    (!dropped.is_empty()).then_some(dropped)
 }
 
 /// When the last use was said to be over: whatever is counted before that does not matter.
@@ -180,7 +183,11 @@ impl Migrator {
 
     /// What the server and the named replicas say of statements; the server has no name.
     async fn traffic(&self, conn: &Conn, targets: &[Target]) -> Result<Vec<(String, Traffic)>> {
-        let mut all = vec![(String::new(), traffic::here(conn, targets).await?)];
+        let here = match traffic::here(conn, targets).await {
+            Err(error) if error.kind() == Kind::Permission => Traffic::Silent(error.to_string()),
+            asked => asked?,
+        };
+        let mut all = vec![(String::new(), here)];
         let replicas = self
             .replicas
             .iter()
@@ -254,8 +261,15 @@ impl Migrator {
         }
     }
 
-    /// Counts the statements as soon as somebody vouched that the last use is over.
-    pub(super) async fn count_when_vouched(&self, look: &Look, entry: &Entry) -> Result<()> {
+    /// Counts the statements as soon as somebody vouched that the last use is over. What cannot be counted now is counted
+    /// by the next driver.
+    pub(super) async fn count_when_vouched(&self, look: &Look, entry: &Entry) {
+        if let Err(error) = self.try_to_count(look, entry).await {
+            tracing::warn!(target: "phasewise", migration = entry.name(), %error, "statements were not counted");
+        }
+    }
+
+    async fn try_to_count(&self, look: &Look, entry: &Entry) -> Result<()> {
         let book = look.ledger.read(&look.conn).await?;
         match book.record(entry.name()).filter(|record| record.moving.is_none()) {
             Some(record) => {

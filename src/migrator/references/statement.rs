@@ -178,13 +178,11 @@ fn quoted(sql: &str, quote: char) -> (String, usize) {
     let mut text = String::new();
     let mut chars = sql.char_indices().skip(1).peekable();
     while let Some((at, c)) = chars.next() {
-        if c != quote {
-            text.push(c);
-        } else if chars.next_if(|(_, next)| *next == quote).is_some() {
-            text.push(c);
-        } else {
+        // Twice, it is a part of the text.
+        if c == quote && chars.next_if(|(_, next)| *next == quote).is_none() {
             return (text, at + 1);
         }
+        text.push(c);
     }
     (text, sql.len())
 }

@@ -3,6 +3,7 @@
 mod catalog;
 mod gate;
 mod losses;
+mod table;
 mod traffic;
 
 use std::time::Duration;
