@@ -63,7 +63,7 @@
 //! # Features
 //!
 //! * `testing`: throwaway servers and databases for the tests of applications.
-//! * `source`: looks for what is to be dropped in the application's own source.
+//! * `source`: looks for what is to be dropped in the application's own source (with Rust 1.85, keep `ignore` at 0.4.23).
 //! * `docker`: lets `testing` start its server in Docker (needs Rust 1.88).
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
