@@ -67,6 +67,8 @@ pub enum Kind {
     Step,
     /// Postgres refused another statement, for another reason.
     Database,
+    /// The application's own source cannot be searched.
+    Source,
 }
 
 impl Error {

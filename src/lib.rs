@@ -64,6 +64,7 @@
 //! # Features
 //!
 //! * `testing`: throwaway servers and databases for the tests of applications.
+//! * `source`: looks for what is to be dropped in the application's own source (with Rust 1.85, keep `ignore` at 0.4.23).
 //! * `docker`: lets `testing` start its server in Docker (needs Rust 1.88).
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -81,6 +82,9 @@ mod pages;
 mod phase;
 mod phases;
 mod plan;
+mod reference;
+#[cfg(feature = "source")]
+pub mod source;
 mod step;
 mod steps;
 #[cfg(feature = "testing")]
@@ -105,9 +109,10 @@ pub use migrator::{
     MigrationReport, MigrationStatus, Migrator, Observer, OnFailingRow, Order, Report, RowSetAside, Schema,
     State, Status, Throttle, To, Unregistered,
 };
-pub use phase::{Context, DeployPhase, Gate, Irreversible, Phase, PhaseInfo, PhaseSeq, Rollback, Window};
-pub use phases::{
-    add_column, add_index, change_type, create_table, drop_column, drop_table, rename_column, run_sql,
+pub use phase::{
+    Context, DeployPhase, Dropped, Gate, Irreversible, Phase, PhaseInfo, PhaseSeq, Rollback, Window,
 };
-pub use plan::{Plan, PlannedMigration, PlannedPhase, PlannedRollback, PlannedStep, Steps};
+pub use phases::{add_column, add_index, change_type, create_table, drop_column, drop_table, rename_column, run_sql};
+pub use plan::{Loss, Plan, PlannedMigration, PlannedPhase, PlannedRollback, PlannedStep, Steps};
+pub use reference::{Acknowledgement, Reference, ReferenceKind};
 pub use step::{Action, Batches, BuildIndex, DropIndex, Lock, LockMode, Marker, Probe, Step, Work};

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use crate::change::{Change, Touches};
 use crate::error::Result;
-use crate::phase::{Context, DeployPhase, DynPhase, PhaseInfo, PhaseSeq, same};
+use crate::phase::{Context, DeployPhase, Dropped, DynPhase, PhaseInfo, PhaseSeq, same};
 
 /// A named change, with the release of it that this build of the application speaks.
 #[derive(Clone, Copy, Debug)]
@@ -157,6 +157,12 @@ impl Entry {
     #[must_use]
     pub fn phases(&self) -> &'static [PhaseInfo] {
         self.migration.infos()
+    }
+
+    /// What its phases drop, in order.
+    #[must_use]
+    pub fn drops(&self) -> Vec<Dropped> {
+        self.boxed_phases().iter().flat_map(|phase| phase.drops()).collect()
     }
 
     /// What it touches.

@@ -15,6 +15,7 @@ pages! {
     locks "../docs/locks.md"
     backfill "../docs/backfill.md"
     rollback "../docs/rollback.md"
+    references "../docs/references.md"
     testing "../docs/testing.md"
     poolers "../docs/poolers-and-managed-databases.md"
     add_column "../docs/changes/add-column.md"

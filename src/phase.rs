@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::catalog::{Answer, Question, Snapshot};
 use crate::error::{Error, Kind, Result};
+use crate::ident::{Ident, TableName};
 use crate::step::Step;
 
 /// The releases that may run while the schema stands in a phase, from `lo` to `hi`.
@@ -73,7 +74,8 @@ impl Gate {
         Self { soak: true, ..self }
     }
 
-    /// And nothing in the database refers to the old thing any more.
+    /// And nothing refers any more to what the phases behind this gate [drop](Phase::drops), or each reference is
+    /// acknowledged.
     #[must_use]
     pub const fn and_unreferenced(self) -> Self {
         Self { unreferenced: true, ..self }
@@ -213,6 +215,50 @@ impl Irreversible {
     }
 }
 
+/// What a phase takes away: a column, or a table as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Dropped {
+    /// The table.
+    pub table: TableName,
+    /// The column; `None` for the table itself.
+    pub column: Option<Ident>,
+    /// The column of the same table that takes its place, and gets what hangs on it.
+    pub successor: Option<Ident>,
+    /// Names of what the successor does not get.
+    pub left_behind: &'static [&'static str],
+}
+
+impl Dropped {
+    /// A table.
+    #[must_use]
+    pub const fn table(table: TableName) -> Self {
+        Self { table, column: None, successor: None, left_behind: &[] }
+    }
+
+    /// A column.
+    #[must_use]
+    pub const fn column(table: TableName, column: Ident) -> Self {
+        Self { table, column: Some(column), successor: None, left_behind: &[] }
+    }
+
+    /// And `successor`, a column of the same table, takes its place, with all that hangs on it but for what is named
+    /// in `left_behind`.
+    #[must_use]
+    pub const fn replaced_by(self, successor: Ident, left_behind: &'static [&'static str]) -> Self {
+        Self { successor: Some(successor), left_behind, ..self }
+    }
+}
+
+impl std::fmt::Display for Dropped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.column {
+            Some(column) => write!(f, "column {} of {}", column.quoted(), self.table),
+            None => write!(f, "table {}", self.table),
+        }
+    }
+}
+
 /// One phase of a change: pure data, computed from the change and a [`Snapshot`].
 ///
 /// Implement it for phases of your own; a [`Change`](crate::Change) is a tuple of them.
@@ -258,6 +304,12 @@ pub trait Phase: Copy + Send + Sync + 'static {
     fn soak(&self) -> Option<Duration> {
         None
     }
+
+    /// What it takes away. Before a gate [without references](Gate::and_unreferenced) opens, references are looked for
+    /// to whatever the phases behind it drop.
+    fn drops(&self) -> Vec<Dropped> {
+        Vec::new()
+    }
 }
 
 /// A deploy phase of the change `C`: what [`deployed`](crate::Migration::deployed) takes.
@@ -297,7 +349,7 @@ pub trait PhaseSeq: Copy + Send + Sync + 'static + sealed::Sealed {
 pub(crate) use sealed::DynPhase;
 
 mod sealed {
-    use super::{Context, Duration, Phase, PhaseInfo, Question, Result, Rollback, Step};
+    use super::{Context, Dropped, Duration, Phase, PhaseInfo, Question, Result, Rollback, Step};
 
     pub trait Sealed {}
 
@@ -308,6 +360,7 @@ mod sealed {
         fn enter(&self, cx: &Context<'_>) -> Result<Vec<Step>>;
         fn rollback(&self, cx: &Context<'_>) -> Result<Rollback>;
         fn soak(&self) -> Option<Duration>;
+        fn drops(&self) -> Vec<Dropped>;
     }
 
     impl<P: Phase> DynPhase for P {
@@ -325,6 +378,9 @@ mod sealed {
         }
         fn soak(&self) -> Option<Duration> {
             Phase::soak(self)
+        }
+        fn drops(&self) -> Vec<Dropped> {
+            Phase::drops(self)
         }
     }
 }

@@ -6,6 +6,7 @@ use super::drive::Look;
 use super::gates::Goal;
 use super::ledger::{Book, Direction, Instance, Part, RETIRED, Record};
 use super::planning::{self, Standing};
+use super::references::{Found, shut};
 use super::session::Session;
 use super::settings::Migrator;
 use super::status::{
@@ -29,6 +30,15 @@ impl Migrator {
                 let of = status.migrations.iter_mut().find(|found| found.name == archive.migration);
                 of.into_iter().for_each(|found| found.restorable_until = archive.expires);
             }
+        }
+        for migration in &mut status.migrations {
+            let found = match (self.migrations.get(&migration.name), look.book.record(&migration.name)) {
+                (Some(entry), Some(record)) => self.references_at(&look, entry, record).await?,
+                _ => Found::default(),
+            };
+            migration.state = shut(migration.state.clone(), &found);
+            migration.references = found.references;
+            migration.notes = found.notes;
         }
         Ok(status)
     }
@@ -77,7 +87,19 @@ impl Migrator {
                 saved,
             });
         }
-        let plan = planning::plan(&session, &session.facts.scope, &standings).await;
+        let plan = async {
+            let scope = &session.facts.scope;
+            let mut plan = planning::plan(&session, scope, &standings).await?;
+            for planned in &mut plan.migrations {
+                let standing = standings.iter().find(|standing| standing.entry.name() == planned.name);
+                let Some(Standing { entry, entered, .. }) = standing else { continue };
+                let ledger = session.facts.has_ledger.then_some(&ledger);
+                let found = self.references_ahead(&session, scope, ledger, entry, *entered).await?;
+                planned.references = found.references;
+            }
+            Ok(plan)
+        };
+        let plan = plan.await;
         session.close();
         plan
     }
@@ -170,5 +192,7 @@ fn one(
                 by: confirmed.by.clone(),
             })
             .collect(),
+        references: Vec::new(),
+        notes: Vec::new(),
     }
 }

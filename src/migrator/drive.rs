@@ -224,6 +224,7 @@ pub(super) fn note(migrator: &Migrator, report: &mut Report, entry: &Entry, book
             | State::Settling { .. }
             | State::HeldUp { .. }
             | State::Soaking { .. }
+            | State::Referenced { .. }
             | State::Paused
     ) {
         tracing::info!(target: "phasewise", migration = entry.name(), %state, "not further for now");

@@ -87,6 +87,12 @@ impl Driver<'_> {
             let fresh = fresh || self.is_of_this_run(entry);
             match self.judge(&book, goal).next(entry, fresh) {
                 Next::Enter(index) => {
+                    let shut = if fresh { None } else { self.referenced(entry, index, &book).await? };
+                    if let Some(state) = shut {
+                        note(self.migrator, &mut self.report, entry, &book, state);
+                        self.report.of(entry.name()).took = begun.elapsed();
+                        return Ok(());
+                    }
                     if index == 0 && !book.record(entry.name()).is_some_and(Record::begun) {
                         absent = self.absent(entry).await?;
                         let scope = &self.session.facts.scope;
@@ -108,6 +114,9 @@ impl Driver<'_> {
                     }
                 }
                 Next::Stop(state) => {
+                    if matches!(state, State::Soaking { .. }) {
+                        self.begin_to_compare(entry, &book).await?;
+                    }
                     if state == State::Applied {
                         self.created.append(&mut absent.into_iter().collect());
                     }

@@ -21,6 +21,7 @@ mod people;
 pub(crate) mod planning;
 mod policy;
 mod reach;
+mod references;
 mod report;
 mod rollback;
 mod session;

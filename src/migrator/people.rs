@@ -35,7 +35,9 @@ impl Migrator {
         look.ledger.listed(look.book.record(name), name)?;
         look.conn.send("begin", BEGIN).await?;
         let vouched = self.vouch_locked(&look, entry, index, release).await;
-        finish(&look.conn, vouched).await
+        finish(&look.conn, vouched).await?;
+        self.count_when_vouched(&look, entry).await;
+        Ok(())
     }
 
     async fn vouch_locked(&self, look: &Look, entry: &Entry, index: usize, release: u16) -> Result<()> {

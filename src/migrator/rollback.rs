@@ -285,6 +285,7 @@ impl Driver<'_> {
         for info in entry.phases().iter().skip(target.saturating_sub(1)) {
             self.ledger.withdraw(&self.session, name, info.name).await?;
         }
+        self.ledger.forget_references(&self.session, name).await?;
         Ok(())
     }
 }

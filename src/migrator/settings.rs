@@ -234,6 +234,8 @@ impl Migrator {
     /// what reasons call it.
     ///
     /// One that cannot be reached holds the batches back, and says so.
+    ///
+    /// Before a drop it is asked, too, for statements that still use what goes.
     #[must_use]
     pub fn replica<T>(mut self, name: impl Into<String>, config: Config, tls: T) -> Self
     where
@@ -471,7 +473,8 @@ impl Migrator {
     }
 
     /// Takes a migration back, phase by phase, and holds it there until [`resume`](Migrator::resume) or
-    /// [`run_to`](Migrator::run_to). Confirmations from the phase that it ends in on are withdrawn.
+    /// [`run_to`](Migrator::run_to). Confirmations from the phase that it ends in on are withdrawn,
+    /// and what was [acknowledged](Migrator::acknowledge).
     ///
     /// # Errors
     ///
@@ -516,6 +519,19 @@ impl Migrator {
     /// made since that depends on the archive; else like [`rollback`](Migrator::rollback).
     pub async fn purge_archive(&self, name: &str) -> Result<()> {
         self.purge(name).await
+    }
+
+    /// Says that a reference to what a migration drops does not matter: `object` is its
+    /// [name](crate::Reference::object), as `status()` and `plan()` list it. The gate before the drop opens once each is
+    /// gone or acknowledged. A rollback of the migration withdraws it.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Unknown`] if nothing of that name is found now; the message lists what is. [`Kind::GateClosed`] for one that
+    /// Postgres would refuse the drop for, such as a view, and for a migration that has not begun. [`Kind::Changed`] for a
+    /// migration that was edited after it had begun.
+    pub async fn acknowledge(&self, name: &str, object: &str) -> Result<()> {
+        self.excuse(name, object).await
     }
 
     /// Holds a migration where it stands. A backfill under way, in whatever process, stops after its batch and waits

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::fleet::InTheWay;
 use crate::phase::Window;
+use crate::reference::Reference;
 
 /// What a migration is doing, or waiting for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -51,6 +52,11 @@ pub enum State {
         /// Since when nobody uses the old thing any more.
         since: DateTime<Utc>,
     },
+    /// The gate is open but for references to what is dropped behind it.
+    Referenced {
+        /// Those that are not acknowledged.
+        references: Vec<Reference>,
+    },
     /// Held by `pause` or by a rollback, until `resume` or `run_to`.
     Paused,
     /// In its last phase: done.
@@ -74,6 +80,10 @@ impl fmt::Display for State {
             }
             Self::Soaking { until, since } => {
                 write!(f, "soaks until {}, unused since {}", time(*until), time(*since))
+            }
+            Self::Referenced { references } => {
+                let objects: Vec<_> = references.iter().map(|found| found.object.as_str()).collect();
+                write!(f, "waits until nothing refers to what is dropped: {}", objects.join("; "))
             }
             Self::Paused => f.write_str("paused; `resume` or `run_to` lets it go on"),
             Self::Applied => f.write_str("applied"),
@@ -162,6 +172,10 @@ pub struct MigrationStatus {
     pub restorable_until: Option<DateTime<Utc>>,
     /// Deploy phases that a person vouched for.
     pub confirmations: Vec<Confirmation>,
+    /// What refers now to that which is dropped behind the gate where it stands, acknowledged or not.
+    pub references: Vec<Reference>,
+    /// What a person should know of the search for references.
+    pub notes: Vec<String>,
 }
 
 /// How far a backfill has come.
@@ -305,6 +319,12 @@ impl fmt::Display for Status {
                         row.error
                     )?;
                 }
+            }
+            for reference in &migration.references {
+                write!(f, "\n  ? {reference}")?;
+            }
+            for note in &migration.notes {
+                write!(f, "\n  {note}")?;
             }
         }
         for instance in &self.instances {

@@ -7,7 +7,7 @@ use crate::catalog::{ConstraintKind, Dependent, Portrait, Question, ReplicaIdent
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
 use crate::ident::{Ident, TableName, hashed, quote};
-use crate::phase::{Context, Gate, Irreversible, Phase, Rollback, Window};
+use crate::phase::{Context, Dropped, Gate, Irreversible, Phase, Rollback, Window};
 use crate::step::{Batches, Step, Work};
 use crate::steps::archive::{self, Archive, key_without};
 use crate::steps::{column, index, parked, portrait, refuse_foreign_leaf, trial, walking};
@@ -401,6 +401,10 @@ impl Phase for Drop {
         steps.extend(portrait::rebuild(table, &hanging, true));
         steps.extend(archive.as_ref().map(Archive::forget));
         Ok(Rollback::Steps(steps))
+    }
+
+    fn drops(&self) -> Vec<Dropped> {
+        vec![Dropped::column(self.spec.table, self.spec.name)]
     }
 }
 

@@ -1,11 +1,16 @@
 //! Plans: what the migrator would do, as data.
 
+mod loss;
 mod print;
 mod text;
 
 use serde::Serialize;
 
+pub use loss::Loss;
+pub(crate) use loss::losses;
+
 use crate::phase::{Gate, PhaseInfo, Window};
+use crate::reference::Reference;
 use crate::step::{Lock, Step};
 
 /// What is still to be done, in order: every statement with its locks, what they block, and how to undo it.
@@ -43,6 +48,11 @@ pub struct PlannedMigration {
     pub name: String,
     /// What a person should know before it runs.
     pub warnings: Vec<String>,
+    /// What would go silently with the columns that it drops, and gets a step of its own before them.
+    pub losses: Vec<Loss>,
+    /// What refers now to what it drops: its gate without references stays shut until there is none of it left, or each
+    /// is acknowledged.
+    pub references: Vec<Reference>,
     /// The phases that are not entered yet, in order.
     pub phases: Vec<PlannedPhase>,
 }
@@ -126,7 +136,17 @@ pub struct PlannedStep {
 
 impl PlannedMigration {
     pub(crate) fn new(name: &str, phases: Vec<PlannedPhase>) -> Self {
-        Self { name: name.to_owned(), warnings: Vec::new(), phases }
+        Self {
+            name: name.to_owned(),
+            warnings: Vec::new(),
+            losses: Vec::new(),
+            references: Vec::new(),
+            phases,
+        }
+    }
+
+    pub(crate) fn losing(self, losses: Vec<Loss>) -> Self {
+        Self { losses, ..self }
     }
 
     pub(crate) fn warning(self, warnings: Vec<String>) -> Self {

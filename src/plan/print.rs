@@ -64,6 +64,15 @@ impl Plan {
         if self.steps().any(|step| step.sql.iter().any(|sql| sql.contains("{range}"))) {
             writeln!(f, "{{range}}: one small batch of rows at a time, each in a transaction of its own.")?;
         }
+        if self.migrations.iter().any(|migration| !migration.losses.is_empty()) {
+            writeln!(f, "− what goes with a column, and is dropped by a step of its own before it.")?;
+        }
+        if self.migrations.iter().any(|migration| !migration.references.is_empty()) {
+            writeln!(
+                f,
+                "? what refers to that which is dropped: the gate before the drop waits until it is gone, or acknowledged."
+            )?;
+        }
         writeln!(
             f,
             "Computed from the catalog as it is now; the steps of each phase are computed afresh when it is entered."
@@ -111,6 +120,12 @@ impl Layout {
         writeln!(f, " {}", migration.name)?;
         for warning in &migration.warnings {
             self.note(f, "! ", warning)?;
+        }
+        for loss in &migration.losses {
+            self.note(f, "− ", &loss.to_string())?;
+        }
+        for reference in &migration.references {
+            self.note(f, "? ", &reference.to_string())?;
         }
         for phase in &migration.phases {
             writeln!(f, "{}", "─".repeat(WIDTH))?;

@@ -10,7 +10,7 @@ use crate::step::{LockMode, Step};
 pub(crate) fn free(table: &Table, portrait: &Portrait) -> Vec<Step> {
     let keys = portrait.incoming.iter().chain(&portrait.outgoing);
     let mut seen = Vec::new();
-    let mut steps = Vec::new();
+    let mut steps: Vec<Step> = Vec::new();
     for key in keys.filter(|key| !key.inherited) {
         // One that a table has on itself is both incoming and outgoing.
         let id = (key.table_sql(), key.name.clone());
@@ -31,6 +31,9 @@ pub(crate) fn free(table: &Table, portrait: &Portrait) -> Vec<Step> {
     }
     steps.extend(portrait.indexes.iter().flat_map(|found| index::drop(table, &found.name, &found.children)));
     steps.extend(portrait.statistics.iter().map(|found| drop_statistics(table, &found.name)));
+    for step in &mut steps {
+        step.summary.push_str(&format!(", lost with column {}", portrait.column.sql()));
+    }
     steps
 }
 

@@ -13,7 +13,7 @@ use phasewise::{
 use tokio_postgres::{Client, NoTls};
 
 use crate::harness::process::{go_on, stop};
-use crate::harness::{catalog, data, database, one, run, same};
+use crate::harness::{acknowledge, catalog, data, database, one, run, same};
 
 /// Tells the process of a driver where its database is.
 const URL: &str = "PHASEWISE_CRASH_URL";
@@ -147,7 +147,9 @@ async fn forward(migrator: &Migrator, name: &str) {
             State::Waiting { .. } => {
                 let phase = standing.phase.as_deref().expect("a phase");
                 migrator.confirm(name, phase).await.expect("a confirmation");
+                acknowledge(migrator, name).await;
             }
+            State::Referenced { .. } => acknowledge(migrator, name).await,
             State::Paused => migrator.resume(name).await.expect("a migration that may go on"),
             other => panic!("{other}"),
         }

@@ -20,6 +20,7 @@ mod partitions;
 mod pgbench;
 mod plan;
 mod pooler;
+mod references;
 mod replica;
 mod round_trips;
 mod server;

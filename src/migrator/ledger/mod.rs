@@ -4,6 +4,7 @@ mod archives;
 mod backfills;
 mod book;
 mod fleet;
+mod references;
 mod schema;
 mod write;
 

@@ -31,6 +31,20 @@ pub(super) const CREATE: &[&str] = &[
         by text NOT NULL,
         PRIMARY KEY (migration, phase)
     )",
+    "CREATE TABLE {s}.acknowledgements (
+        migration text NOT NULL,
+        object text NOT NULL,
+        at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        by text NOT NULL,
+        PRIMARY KEY (migration, object)
+    )",
+    "CREATE TABLE {s}.baselines (
+        migration text NOT NULL,
+        server text NOT NULL,
+        at timestamptz NOT NULL,
+        seen jsonb NOT NULL,
+        PRIMARY KEY (migration, server)
+    )",
     "CREATE TABLE {s}.history (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         migration text NOT NULL,

@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ident::{TableName, quote};
 use crate::migration::Entry;
 use crate::phase::{Context, DynPhase, Rollback};
-use crate::plan::{Plan, PlannedMigration, PlannedPhase, PlannedRollback, Steps};
+use crate::plan::{Plan, PlannedMigration, PlannedPhase, PlannedRollback, Steps, losses};
 use crate::step::{Action, Batches, Probe, Step, Work};
 
 /// What the ledger has saved for a migration, by key.
@@ -77,7 +77,7 @@ pub(crate) async fn plan(client: &Client, scope: &Scope, standings: &[Standing])
                 && goes_first(*at < place, other.begun, *begun)
                 && other.entry.touches().overlaps(&touches, &scope.schema)
         });
-        let mut warnings = Vec::new();
+        let (mut warnings, mut lost) = (Vec::new(), Vec::new());
         let outlooks = match first {
             Some((_, other)) => {
                 let because = waits_for(other.entry.name(), &other.entry.touches(), &touches, scope);
@@ -85,6 +85,7 @@ pub(crate) async fn plan(client: &Client, scope: &Scope, standings: &[Standing])
             }
             None => {
                 let mut snapshot = load(client, scope, entry).await?;
+                lost = losses(&snapshot, &entry.drops());
                 if !begun {
                     let warned = entry.warnings(&Context::new(&snapshot, entry.name(), saved));
                     // The reasons to refuse come first.
@@ -100,7 +101,8 @@ pub(crate) async fn plan(client: &Client, scope: &Scope, standings: &[Standing])
         let phases = outlooks.into_iter().zip(*entered..).map(|(outlook, index)| {
             PlannedPhase::new(phases[index], index + 1, phases.len(), outlook.steps, outlook.rollback)
         });
-        plan.migrations.push(PlannedMigration::new(entry.name(), phases.collect()).warning(warnings));
+        plan.migrations
+            .push(PlannedMigration::new(entry.name(), phases.collect()).warning(warnings).losing(lost));
     }
     Ok(plan)
 }

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use super::{Replace, Writer, backfill, carried, refusals};
 use crate::catalog::{Portrait, Question, Table};
 use crate::error::Result;
-use crate::phase::{Context, Phase, Rollback, Window};
+use crate::phase::{Context, Dropped, Phase, Rollback, Window};
 use crate::step::{Marker, Step};
 use crate::steps::archive::{self, Archive};
 use crate::steps::{column, portrait, walking};
@@ -81,6 +81,11 @@ impl<W: Writer> Phase for DropSource<W> {
         steps.extend(portrait::rebuild(table, &saved, self.0.retype.is_some()));
         steps.extend(archive.map(|archive| archive.forget()));
         Ok(Rollback::Steps(steps))
+    }
+
+    fn drops(&self) -> Vec<Dropped> {
+        let Replace { table, source, target, without, .. } = self.0;
+        vec![Dropped::column(table, source).replaced_by(target, without)]
     }
 }
 

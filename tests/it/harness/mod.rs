@@ -113,6 +113,7 @@ impl Stage {
         let (name, phases) = (self.case.name(), self.case.phases());
         if number > 1 && phases[number - 2].gate.release().is_some() {
             migrator.confirm(name, phases[number - 2].name).await.expect("a confirmation");
+            acknowledge(migrator, name).await;
         }
         let phase = phases[number - 1].name;
         let report =
@@ -133,6 +134,14 @@ impl Stage {
         let report = report.unwrap_or_else(|error| panic!("{name}, from {from} back to {number}: {error}"));
         let left: Vec<&str> = phases[number..from].iter().rev().map(|info| info.name).collect();
         assert_eq!(report.get(name).expect("a report").left, left);
+    }
+}
+
+/// A person's word that nothing of what refers to the old matters: grants, functions.
+pub(crate) async fn acknowledge(migrator: &Migrator, name: &str) {
+    let status = migrator.status().await.expect("a status");
+    for reference in &status.get(name).expect("a migration").references {
+        migrator.acknowledge(name, &reference.object).await.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
 

@@ -8,7 +8,7 @@ use phasewise::{Event, Kind, Migrator, To};
 use tokio::sync::Notify;
 
 use super::data::Columns;
-use super::{Case, Stage, catalog, data, one, run, same};
+use super::{Case, Stage, acknowledge, catalog, data, one, run, same};
 
 /// The catalog and the data of one moment.
 struct Look {
@@ -216,6 +216,7 @@ pub(crate) async fn cut_off(case: &'static Case) {
         let confirm = async || {
             if number > 1 && phases[number - 2].gate.release().is_some() {
                 stage.migrator().confirm(name, phases[number - 2].name).await.expect("a confirmation");
+                acknowledge(&stage.migrator(), name).await;
             }
         };
         confirm().await;
