@@ -105,14 +105,16 @@ pub use expr::Expr;
 pub use ident::{Ident, TableName};
 pub use migration::{Entry, Marked, Migration, Migrations, Unmarked};
 pub use migrator::{
-    ArchiveStatus, BackfillPolicy, BackfillStatus, Blocker, Confirmation, Event, Health, InTheWay, InstanceStatus,
-    MigrationReport, MigrationStatus, Migrator, Observer, OnFailingRow, Order, Report, RowSetAside, Schema,
-    State, Status, Throttle, To, Unregistered,
+    ArchiveStatus, BackfillPolicy, BackfillStatus, Blocker, Confirmation, Event, Health, InTheWay,
+    InstanceStatus, MigrationReport, MigrationStatus, Migrator, Observer, OnFailingRow, Order, Report,
+    RowSetAside, Schema, State, Status, Throttle, To, Unregistered,
 };
 pub use phase::{
     Context, DeployPhase, Dropped, Gate, Irreversible, Phase, PhaseInfo, PhaseSeq, Rollback, Window,
 };
-pub use phases::{add_column, add_index, change_type, create_table, drop_column, drop_table, rename_column, run_sql};
+pub use phases::{
+    add_column, add_index, change_type, create_table, drop_column, drop_table, rename_column, run_sql,
+};
 pub use plan::{Loss, Plan, PlannedMigration, PlannedPhase, PlannedRollback, PlannedStep, Steps};
 pub use reference::{Acknowledgement, Reference, ReferenceKind};
 pub use step::{Action, Batches, BuildIndex, DropIndex, Lock, LockMode, Marker, Probe, Step, Work};
