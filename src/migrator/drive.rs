@@ -181,7 +181,9 @@ impl Migrator {
         let begun = Instant::now();
         let mut first = true;
         loop {
-            if let Some(lease) = Lease::try_take(&look.conn, &look.ledger, monitor, self.lease_time, &self.watch).await? {
+            if let Some(lease) =
+                Lease::try_take(&look.conn, &look.ledger, monitor, self.lease_time, &self.watch).await?
+            {
                 return Ok(Some(lease));
             }
             if let Some((goal, fresh)) = work {

@@ -113,7 +113,8 @@ pub(super) struct Watch(Arc<Mutex<Option<(i64, String, Instant)>>>);
 impl Watch {
     /// The token and the end of a lease that has stood still for too long.
     async fn look(&self, conn: &Conn, ledger: &Ledger) -> Result<Option<(i64, String)>> {
-        let sql = ledger.sql("SELECT token, extract(epoch FROM expires_at)::text AS mark, lasts FROM {s}.lease");
+        let sql =
+            ledger.sql("SELECT token, extract(epoch FROM expires_at)::text AS mark, lasts FROM {s}.lease");
         let rows = conn.ask(&sql, &[]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let (token, mark, lasts): (i64, String, Option<f64>) =
