@@ -10,6 +10,7 @@ mod custom;
 mod definitions;
 mod exec;
 mod executor2;
+mod fleet;
 mod harness;
 mod in_flight;
 mod locks;
