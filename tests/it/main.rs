@@ -11,6 +11,7 @@ mod definitions;
 mod drops;
 mod exec;
 mod executor2;
+mod fleet;
 mod harness;
 mod in_flight;
 mod locks;

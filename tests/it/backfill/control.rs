@@ -102,7 +102,7 @@ async fn a_rollback_takes_over_from_one_that_is_paused() {
     other.rollback("fill", To::Start).await.expect("back");
     let error = failed(running).await;
     assert_eq!(error.kind(), Kind::Busy);
-    assert!(error.to_string().contains("a rollback wants the lease"), "{error}");
+    assert!(error.to_string().contains("somebody waits for the lease"), "{error}");
     assert!(
         !one::<bool>(
             &client,
