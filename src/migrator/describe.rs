@@ -14,7 +14,6 @@ use super::status::{
 };
 use crate::error::Result;
 use crate::migration::Entry;
-use crate::phase::Window;
 use crate::plan::Plan;
 
 impl Migrator {
@@ -166,7 +165,7 @@ fn one(
         number,
         of: entry
             .map_or_else(|| record.map_or(0, |record| record.phases.len()), |entry| entry.phases().len()),
-        window: record.map_or(Window { lo: 0, hi: 0 }, Record::window),
+        window: book.window(name),
         release: entry.map(Entry::release),
         state,
         since: record.filter(|record| record.entered > 0).map(|record| record.since),

@@ -9,7 +9,7 @@ use super::connect::{Sql as _, get, text};
 use super::drive::note;
 use super::driver::Driver;
 use super::events::Event;
-use super::fleet::{Fleet, Subject};
+use super::fleet::Subject;
 use super::gates::{Goal, Judge, Next};
 use super::ledger::{At, Book, Direction, Record};
 use super::planning;
@@ -278,7 +278,7 @@ impl Driver<'_> {
         to: usize,
     ) -> Result<()> {
         let subject = Subject::of(entry, &self.session.facts.scope.schema);
-        let fleet = Fleet { book, candidate: None, grace: self.migrator.grace };
+        let fleet = self.migrator.fleet(book, None);
         for (instance, release) in fleet.members(&subject) {
             if !record.window_at(from).contains(release) || !record.window_at(to).contains(release) {
                 let name = |entered: usize| {

@@ -10,7 +10,6 @@ use super::settings::Migrator;
 use super::status::State;
 use crate::error::{Error, Kind, Result};
 use crate::migration::{Entry, Migrations};
-use crate::phase::Window;
 
 /// What is next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,7 +141,7 @@ impl Judge<'_> {
             if record.is_some_and(Record::done) {
                 continue;
             }
-            let window = record.map_or(Window { lo: 0, hi: 0 }, Record::window);
+            let window = self.book.window(entry.name());
             let release = fleet.release(&Subject::of(entry, self.schema), &candidate.instance);
             let one_release = entry.phases().last().is_some_and(|last| last.window.hi == 0);
             let touches = entry.touches();
@@ -181,7 +180,7 @@ impl Judge<'_> {
     }
 
     pub(super) fn fleet(&self) -> Fleet<'_> {
-        Fleet { book: self.book, candidate: self.goal.candidate(), grace: self.migrator.grace }
+        self.migrator.fleet(self.book, self.goal.candidate())
     }
 
     /// What keeps the gate of the phase that `record` stands in shut.

@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::background::Background;
 use super::connect::{BEGIN, Sql as _};
 use super::events::Event;
-use super::fleet::{Candidate, Fleet};
+use super::fleet::Candidate;
 use super::ledger::{Ledger, finish};
 use super::monitor::Monitor;
 use super::report::Report;
@@ -121,7 +121,7 @@ impl Member {
     /// Notes where this instance is older than the next phase allows.
     async fn note_if_older(&self, conn: &super::connect::Conn) -> Result<()> {
         let book = self.ledger.read(conn).await?;
-        let fleet = Fleet { book: &book, candidate: Some(&self.candidate), grace: self.migrator.grace };
+        let fleet = self.migrator.fleet(&book, Some(&self.candidate));
         let instance = &self.candidate.instance;
         let schema = &self.candidate.schema;
         let phases = fleet.too_old_for(instance, |record| self.migrator.subject(record, schema));

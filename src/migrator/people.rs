@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::connect::{BEGIN, Sql as _};
 use super::drive::Look;
-use super::fleet::{Fleet, Subject, list};
+use super::fleet::{Subject, list};
 use super::ledger::{Direction, finish};
 use super::reach::Reach;
 use super::rollback::unchanged;
@@ -68,7 +68,7 @@ impl Migrator {
                 ),
             ));
         }
-        let fleet = Fleet { book: &book, candidate: None, grace: self.grace };
+        let fleet = self.fleet(&book, None);
         let older = fleet.older(&Subject::of(entry, &look.facts.scope.schema), release);
         if !older.is_empty() {
             return Err(Error::new(

@@ -14,7 +14,6 @@ use super::reach::Reach;
 use super::report::Report;
 use super::settings::Migrator;
 use crate::error::{Error, Kind, Result};
-use crate::phase::Window;
 
 /// How an instance stands to a migration that it may not serve beside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +136,7 @@ impl Migrator {
                 return Ok(Err(refusal));
             }
             look.ledger.register(conn, &candidate.instance, &candidate.lists).await?;
-            let fleet = Fleet { book: &book, candidate: Some(candidate), grace: self.grace };
+            let fleet = self.fleet(&book, Some(candidate));
             let phases =
                 fleet.too_old_for(&candidate.instance, |record| self.subject(record, &candidate.schema));
             look.ledger.saw(conn, &phases).await?;
@@ -145,6 +144,10 @@ impl Migrator {
         }
         .await;
         finish(conn, registered).await
+    }
+
+    pub(super) fn fleet<'a>(&self, book: &'a Book, candidate: Option<&'a Candidate>) -> Fleet<'a> {
+        Fleet { book, candidate, grace: self.grace }
     }
 
     pub(super) fn subject(&self, record: &Record, schema: &str) -> Subject {
@@ -163,7 +166,7 @@ impl Migrator {
                 continue;
             };
             let record = book.record(entry.name());
-            let window = record.map_or(Window { lo: 0, hi: 0 }, Record::window);
+            let window = book.window(entry.name());
             if window.contains(release) {
                 continue;
             }

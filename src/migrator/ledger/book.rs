@@ -152,6 +152,11 @@ impl Book {
         self.records.get(name)
     }
 
+    /// The releases that may run now; before a migration begins only release 0.
+    pub(in crate::migrator) fn window(&self, name: &str) -> Window {
+        self.record(name).map_or(Window { lo: 0, hi: 0 }, Record::window)
+    }
+
     pub(in crate::migrator) fn confirmation(&self, migration: &str, phase: &str) -> Option<&Confirmed> {
         self.confirmed.iter().find(|found| found.migration == migration && found.phase == phase)
     }
