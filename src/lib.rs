@@ -20,10 +20,12 @@
 //! # async fn example(pool: deadpool_postgres::Pool) -> phasewise::Result<()> {
 //! let migrator = Migrator::new(pool, &MIGRATIONS);
 //! println!("{}", migrator.plan().await?); // every statement, with its locks and its rollback; changes nothing
-//! println!("{}", migrator.run().await?); // as far as the gates are open; may be called again at any time
 //!
-//! // Every instance writes both columns now: a person says so, and the next run goes on.
-//! migrator.confirm("20261122_users_full_name", "WriteBoth").await?;
+//! // Joins the fleet, or says why this build must not serve. The instances drive the migration in the background, from
+//! // gate to gate, as the deploy of each release is out everywhere.
+//! let schema = migrator.instance("api").start().await?;
+//! // … serve …
+//! schema.leave().await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -50,8 +52,9 @@
 //!   [stall budget](Migrator::stall_budget).
 //! * **Resuming.** Every step has a [`Probe`]. A run that was killed goes on where it was; a future that is dropped
 //!   leaves no statement running.
-//! * **One driver.** Any number of instances may call [`run`](Migrator::run) at once; a lease with a fencing token makes
-//!   one of them the driver.
+//! * **The fleet is the gate.** Instances that [`start`](Migrator::start) register the release that they speak. A gate opens
+//!   when every live instance speaks the release that it waits for; a build that the schema has no room for is refused.
+//! * **One driver.** Any number of instances may drive at once; a lease with a fencing token makes one of them the driver.
 //! * **Backfills** go in batches that pause, watch replication lag, keep their cursor in the batch's own transaction, and
 //!   are verified: see [`BackfillPolicy`] and [`Throttle`].
 //! * **Rollback.** Every phase can be undone, after a drop too; what cannot is [`Irreversible`], and is refused before

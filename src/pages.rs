@@ -12,6 +12,7 @@ pages! {
     getting_started "../docs/getting-started.md"
     writing_a_change "../docs/writing-a-change.md"
     the_ledger "../docs/the-ledger.md"
+    rolling_deploys "../docs/rolling-deploys.md"
     locks "../docs/locks.md"
     backfill "../docs/backfill.md"
     rollback "../docs/rollback.md"

@@ -112,7 +112,7 @@ impl Search {
     ///
     /// # Errors
     ///
-    /// [`Kind::Source`]: a file or directory cannot be read, or a pattern is none.
+    /// [`Kind::Source`]: a file or directory cannot be read, a pattern is none, or there was no file to search.
     pub fn run(&self) -> Result<Vec<Found>> {
         if self.words.is_empty() {
             return Ok(Vec::new());
@@ -121,12 +121,19 @@ impl Search {
             self.words.iter().map(|word| Ok((word, matcher(word)?))).collect::<Result<Vec<_>>>()?;
         let mut searcher =
             SearcherBuilder::new().line_number(true).binary_detection(BinaryDetection::quit(0)).build();
-        let mut found = Vec::new();
+        let (mut found, mut files) = (Vec::new(), 0_u64);
         for entry in self.walk()?.build() {
             let entry = entry.map_err(|error| failed(&self.root, &error))?;
             if entry.file_type().is_some_and(|kind| kind.is_file()) {
                 self.search_file(&mut searcher, &matchers, entry.path(), &mut found)?;
+                files += 1;
             }
+        }
+        if files == 0 {
+            return Err(failed(
+                &self.root,
+                &"no file was searched: is it empty, or is everything in it ignored?",
+            ));
         }
         Ok(found)
     }

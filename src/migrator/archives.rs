@@ -6,10 +6,11 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
+use super::connect::Conn;
 use super::drive::Look;
 use super::driver::Driver;
 use super::events::Event;
-use super::ledger::{At, Direction, Kept};
+use super::ledger::{At, Direction, Kept, Ledger};
 use super::monitor::Monitor;
 use super::report::Report;
 use super::settings::Migrator;
@@ -93,12 +94,19 @@ impl Migrator {
     }
 
     /// Whether a driver would find an archive to purge.
-    pub(super) async fn any_expired(&self, look: &Look) -> Result<bool> {
-        if self.keep_archives.is_none() || !look.facts.has_ledger {
+    pub(super) async fn any_expired(&self, conn: &Conn, ledger: &Ledger) -> Result<bool> {
+        if self.keep_archives.is_none() {
             return Ok(false);
         }
-        let kept = look.ledger.archives(&look.conn).await?;
-        Ok(kept.iter().any(|kept| kept.expired(self.keep_archives)))
+        let kept = ledger.archives(conn).await?;
+        Ok(kept.iter().any(|kept| self.purges(kept)))
+    }
+
+    /// Whether the time of an archive is over. Those of other services are theirs to keep.
+    fn purges(&self, kept: &Kept) -> bool {
+        let migrations = self.migrations;
+        let own = migrations.get(&kept.migration).is_some() || migrations.is_retired(&kept.migration);
+        own && kept.expired(self.keep_archives)
     }
 
     pub(super) async fn purge(&self, name: &str) -> Result<()> {
@@ -115,7 +123,7 @@ impl Migrator {
         let monitor = Monitor::new(self.connector.clone());
         let Some(lease) = self.take_lease(&mut look, &monitor, None).await? else { return Ok(()) };
         let mut driver = self.driver(look, monitor, lease, Report::default()).await?;
-        let purged = driver.purge_one(name).await;
+        let purged = Box::pin(driver.purge_one(name)).await;
         driver.end(purged).await.map(drop)
     }
 }
@@ -154,9 +162,11 @@ impl Driver<'_> {
     /// Purges the archives that were kept long enough. One that cannot be had, or that something has come to depend on,
     /// is no reason for a run to fail: it stays in the list, past its time.
     pub(super) async fn purge_expired(&mut self) -> Result<()> {
-        let Some(keep) = self.migrator.keep_archives else { return Ok(()) };
+        if self.migrator.keep_archives.is_none() {
+            return Ok(());
+        }
         for kept in self.ledger.archives(&self.session).await? {
-            if !kept.expired(Some(keep)) {
+            if !self.migrator.purges(&kept) {
                 continue;
             }
             match self.purge(&kept).await {

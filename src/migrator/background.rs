@@ -8,16 +8,34 @@ use futures_util::FutureExt as _;
 use tokio::time::sleep;
 
 use super::events::Event;
-use super::gates::Goal;
+use super::gates::{Goal, Judge};
 use super::member::Member;
+use super::monitor::Monitor;
+use super::report::Report;
 use super::settings::Migrator;
 use crate::error::{Error, Kind, Result};
+
+/// How many polls drivers rest at most that try the same again and again: a search for references, or an index build
+/// that fails, is not for every few seconds.
+const LONGEST_REST: u32 = 12;
 
 /// Drives what is open, whenever nobody else does.
 pub(super) struct Background {
     member: Arc<Member>,
     /// The application's migrator, but patient with nobody.
     migrator: Migrator,
+    /// Looking costs no connection of its own.
+    monitor: Arc<Monitor>,
+}
+
+/// What became of a try.
+enum Driven {
+    /// It is somebody else's turn, or time to rest.
+    Not,
+    /// There was nothing to do, or something has moved.
+    Well,
+    /// All is as it was.
+    InVain,
 }
 
 impl Background {
@@ -25,12 +43,12 @@ impl Background {
         let mut migrator = member.migrator.clone();
         migrator.lease_wait = Duration::ZERO;
         migrator.gives_way = true;
-        Self { member, migrator }
+        let monitor = Monitor::new(migrator.connector.clone());
+        Self { member, migrator, monitor }
     }
 
     pub(super) async fn run(self) {
-        // Often enough that a lease which has run out finds a taker within its time.
-        let poll = self.migrator.poll.min(self.migrator.lease_time / 3);
+        let poll = self.poll();
         let mut pause = Duration::ZERO;
         loop {
             // Instances that started together should not all look at the same moment.
@@ -41,47 +59,73 @@ impl Background {
                 continue;
             }
             // What users' code does in here (functions, throttles, changes) must not end the application's driver.
-            let drive = AssertUnwindSafe(self.drive()).catch_unwind();
-            let error = match drive.await {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error),
-                Err(panic) => Some(panicked(&*panic)),
+            let driven = match AssertUnwindSafe(self.drive()).catch_unwind().await {
+                Ok(driven) => driven,
+                Err(panic) => Err(panicked(&*panic)),
             };
-            self.tell(error).await;
+            match driven {
+                Ok(Driven::Not) => {}
+                Ok(Driven::Well) => self.tell(None, false).await,
+                Ok(Driven::InVain) => self.tell(None, true).await,
+                Err(error) => self.tell(Some(error), true).await,
+            }
         }
     }
 
-    async fn drive(&self) -> Result<()> {
-        let look = self.migrator.look().await?;
-        if !self.migrator.anything_next(&look, Goal::Open, false) {
-            return Ok(());
+    /// Often enough that a lease which has run out finds a taker within its time.
+    fn poll(&self) -> Duration {
+        self.migrator.poll.min(self.migrator.lease_time / 3)
+    }
+
+    async fn drive(&self) -> Result<Driven> {
+        let conn = self.monitor.conn().await?;
+        let Member { ledger, candidate, .. } = &*self.member;
+        if ledger.is_left_alone(&conn, self.poll() * LONGEST_REST).await? {
+            return Ok(Driven::Not);
         }
-        drop(look);
+        let book = ledger.read(&conn).await?;
+        let judge =
+            Judge { migrator: &self.migrator, book: &book, schema: &candidate.schema, goal: Goal::Open };
+        if !self.migrator.anything_to_enter(judge, false) && !self.migrator.any_expired(&conn, ledger).await?
+        {
+            return Ok(Driven::Well);
+        }
         match self.migrator.drive(Goal::Open).await {
+            Ok(report) if moved(&report) => ledger.rouse(&conn).await.map(|()| Driven::Well),
+            Ok(_) => Ok(Driven::InVain),
             // Somebody else drives, or wants to.
-            Err(error) if error.kind() == Kind::Busy => Ok(()),
-            driven => driven.map(drop),
+            Err(error) if error.kind() == Kind::Busy => Ok(Driven::Not),
+            Err(error) => Err(error),
         }
     }
 
     /// Says what the last try came to, where that is news.
-    async fn tell(&self, error: Option<Error>) {
-        if !self.member.set_driver(error.as_ref().map(ToString::to_string)) {
-            return;
-        }
-        if let Some(error) = &error {
+    async fn tell(&self, error: Option<Error>, in_vain: bool) {
+        let news = self.member.set_driver(error.as_ref().map(ToString::to_string));
+        if let Some(error) = error.as_ref().filter(|_| news) {
             tracing::error!(target: "phasewise", %error, "could not drive migrations; trying again");
             self.migrator.tell(&Event::DriveFailed { error });
         }
         let noted = async {
-            let conn = self.migrator.connector.open().await?;
-            let text = error.as_ref().map(ToString::to_string);
-            self.member.ledger.set_failed(&conn, self.member.id(), text.as_deref()).await
+            let conn = self.monitor.conn().await?;
+            if in_vain {
+                self.member.ledger.rest(&conn, self.poll(), self.poll() * LONGEST_REST).await?;
+            }
+            if news {
+                let text = error.as_ref().map(ToString::to_string);
+                self.member.ledger.set_failed(&conn, self.member.id(), text.as_deref()).await?;
+            }
+            Ok::<_, Error>(())
         };
         if let Err(error) = noted.await {
-            tracing::debug!(target: "phasewise", %error, "the driver's failure was not noted");
+            tracing::debug!(target: "phasewise", %error, "what the driver came to was not noted");
         }
     }
+}
+
+fn moved(report: &Report) -> bool {
+    report.migrations.is_empty()
+        || report.migrations.iter().any(|found| found.steps_run > 0 || !found.entered.is_empty())
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {

@@ -42,7 +42,7 @@ impl Connector {
     /// A connection that nobody else uses, now or later: its settings die with it.
     pub(super) async fn open(&self) -> Result<Conn> {
         match self {
-            Self::Pool(pool) => match pool.get().await {
+            Self::Pool(pool) => match Box::pin(pool.get()).await {
                 Ok(object) => {
                     Ok(Conn { inner: Inner::Pooled(deadpool_postgres::Object::take(object)), armed: false })
                 }

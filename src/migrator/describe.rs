@@ -91,9 +91,9 @@ impl Migrator {
             let mut plan = planning::plan(&session, scope, &standings).await?;
             for planned in &mut plan.migrations {
                 let standing = standings.iter().find(|standing| standing.entry.name() == planned.name);
-                let Some(Standing { entry, entered, .. }) = standing else { continue };
+                let Some(Standing { entry, .. }) = standing else { continue };
                 let ledger = session.facts.has_ledger.then_some(&ledger);
-                let found = self.references_ahead(&session, scope, ledger, entry, *entered).await?;
+                let found = self.references_ahead(&session, scope, ledger, entry, &book).await?;
                 planned.references = found.references;
             }
             Ok(plan)

@@ -48,7 +48,7 @@ impl Migrator {
 
     pub(super) async fn drive(&self, goal: Goal<'_>) -> Result<Report> {
         let span = tracing::info_span!(target: "phasewise", "run");
-        self.drive_in_span(goal).instrument(span).await
+        Box::pin(self.drive_in_span(goal).instrument(span)).await
     }
 
     async fn drive_in_span(&self, goal: Goal<'_>) -> Result<Report> {
@@ -57,11 +57,13 @@ impl Migrator {
         self.judge(&look, goal).unchanged()?;
         goal.lifts(&look.book, self.migrations)?;
         let mut report = Report { unknown: self.unknown(&look.book), ..Report::default() };
-        if !report.unknown.is_empty() {
+        if !report.unknown.is_empty() && !self.quiet {
             tracing::info!(target: "phasewise", names = ?report.unknown, "the ledger has migrations that this build does not know");
             self.tell(&Event::UnknownMigrations { names: &report.unknown });
         }
-        let purges = matches!(goal, Goal::Open) && self.any_expired(&look).await?;
+        let purges = matches!(goal, Goal::Open)
+            && look.facts.has_ledger
+            && self.any_expired(&look.conn, &look.ledger).await?;
         if !purges && !self.anything_next(&look, goal, false) {
             self.conclude(&mut report, &look, goal, false);
             report.took = begun.elapsed();
@@ -138,12 +140,17 @@ impl Migrator {
 
     /// Whether a run would do anything.
     pub(super) fn anything_next(&self, look: &Look, goal: Goal<'_>, fresh: bool) -> bool {
-        let judge = self.judge(look, goal);
-        let fresh = fresh || self.assume_fresh;
         let lifts = goal.lifts(&look.book, self.migrations);
         // What is refused is refused by the driver.
-        lifts.map_or(true, |lifted| lifted.is_some())
-            || self.aims(goal).any(|entry| matches!(judge.next(entry, fresh), Next::Enter(_)))
+        lifts.map_or(true, |lifted| lifted.is_some()) || self.anything_to_enter(self.judge(look, goal), fresh)
+    }
+
+    /// Whether there is a phase to enter, or a soak at whose beginning statements are counted.
+    pub(super) fn anything_to_enter(&self, judge: Judge<'_>, fresh: bool) -> bool {
+        let fresh = fresh || self.assume_fresh;
+        self.aims(judge.goal).any(|entry| {
+            matches!(judge.next(entry, fresh), Next::Enter(_)) || !fresh && judge.is_to_be_counted(entry)
+        })
     }
 
     /// Whether it is worth waiting for the lease: a build that is about to serve does so only for what it needs.
@@ -228,7 +235,8 @@ pub(super) fn note(migrator: &Migrator, report: &mut Report, entry: &Entry, book
             | State::Soaking { .. }
             | State::Referenced { .. }
             | State::Paused
-    ) {
+    ) && !migrator.quiet
+    {
         tracing::info!(target: "phasewise", migration = entry.name(), %state, "not further for now");
         migrator.tell(&Event::Waiting { migration: entry.name(), state: &state });
     }

@@ -56,10 +56,9 @@ impl Driver<'_> {
             self.finish(lifted).await?;
         }
         let migrator = self.migrator;
-        let needed = self.judge(&book, goal).needed();
         for entry in migrator.aims(goal) {
             let span = tracing::info_span!(target: "phasewise", "migration", name = entry.name());
-            self.advance(entry, goal, fresh, needed.contains(entry.name())).instrument(span).await?;
+            self.advance(entry, goal, fresh).instrument(span).await?;
         }
         if matches!(goal, Goal::Open) {
             // Boxed: seldom needed, and every future of a run would be as large.
@@ -73,13 +72,7 @@ impl Driver<'_> {
     }
 
     /// Takes one migration as far as it may go.
-    async fn advance(
-        &mut self,
-        entry: &'static Entry,
-        goal: Goal<'_>,
-        fresh: bool,
-        needed: bool,
-    ) -> Result<()> {
+    async fn advance(&mut self, entry: &'static Entry, goal: Goal<'_>, fresh: bool) -> Result<()> {
         let begun = Instant::now();
         let mut absent = Vec::new();
         loop {
@@ -105,6 +98,7 @@ impl Driver<'_> {
                     let phase = entry.phases().get(index).map_or("?", |info| info.name);
                     let span = tracing::info_span!(target: "phasewise", "phase", name = phase);
                     // A build that is about to serve does not wait for what it can do without.
+                    let needed = self.judge(&book, goal).needed().contains(entry.name());
                     let brief = goal.candidate().is_some() && !needed;
                     if self.enter(entry, index, goal, fresh, brief).instrument(span).await? == Entered::Later
                     {

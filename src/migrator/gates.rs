@@ -1,11 +1,13 @@
 //! What is next for a migration: judged from the ledger alone.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
 use super::fleet::{Candidate, Fleet, InTheWay, Subject, list};
 use super::ledger::{Book, Direction, Record};
+use super::reach::Reach;
 use super::settings::Migrator;
 use super::status::State;
 use crate::error::{Error, Kind, Result};
@@ -159,7 +161,23 @@ impl Judge<'_> {
     }
 
     /// The first other migration that touches the same and goes first: see [`goes_first`].
-    fn held_up_by(&self, entry: &Entry) -> Option<&'static str> {
+    fn held_up_by(&self, entry: &Entry) -> Option<&str> {
+        self.held_up_by_listed(entry).or_else(|| self.held_up_by_unlisted(entry))
+    }
+
+    /// One that only other builds list: it goes first where it is in flight and this one is not.
+    fn held_up_by_unlisted(&self, entry: &Entry) -> Option<&str> {
+        if self.book.record(entry.name()).is_some_and(Record::begun) {
+            return None;
+        }
+        let reach = Reach::of(&entry.touches(), self.schema);
+        let mut unlisted =
+            self.book.records.values().filter(|record| self.migrator.migrations.get(&record.name).is_none());
+        let other = unlisted.find(|other| other.begun() && !other.done() && other.reach.overlaps(&reach))?;
+        Some(&other.name)
+    }
+
+    fn held_up_by_listed(&self, entry: &Entry) -> Option<&'static str> {
         let touches = entry.touches();
         let begun = |name: &str| self.book.record(name).is_some_and(Record::begun);
         let mine = begun(entry.name());
@@ -196,17 +214,14 @@ impl Judge<'_> {
         if !older.is_empty() {
             return waiting(format!("release {} everywhere: {}", next.window.lo, list(&older)), older);
         }
-        // An old release that came back and left again may have left old rows.
-        let since = record.older.map_or(record.since, |older| record.since.max(older));
-        let since = match (info.gate.release(), self.book.confirmation(entry.name(), info.name)) {
-            (Some(_), Some(confirmed)) => since.max(confirmed.at),
+        let since = self.book.last_use(record);
+        match (info.gate.release(), self.book.confirmation(entry.name(), info.name)) {
             (Some(release), None) if !fresh => match fleet.speaks(&subject, release) {
                 Ok(spoken) => {
                     let settled = later(since.max(spoken), self.migrator.settle);
                     if settled > self.book.now {
                         return Some(State::Settling { until: settled });
                     }
-                    since
                 }
                 Err(missing) => {
                     let who = if missing.is_empty() {
@@ -231,10 +246,10 @@ impl Judge<'_> {
                     Vec::new(),
                 );
             }
-            _ => since,
-        };
+            _ => {}
+        }
         if info.gate.soaks() && !fresh {
-            let until = self.soaked(entry, index, since);
+            let until = later(since, self.migrator.soak_of(entry, index));
             if until > self.book.now {
                 return Some(State::Soaking { until, since });
             }
@@ -242,9 +257,15 @@ impl Judge<'_> {
         None
     }
 
-    fn soaked(&self, entry: &Entry, index: usize, since: DateTime<Utc>) -> DateTime<Utc> {
-        let asked = entry.boxed_phases().get(index).and_then(|phase| phase.soak());
-        later(since, asked.unwrap_or(self.migrator.soak))
+    /// Whether statements are to be counted now: a soak has begun, or begun again, at whose end they are compared.
+    pub(super) fn is_to_be_counted(&self, entry: &Entry) -> bool {
+        let Some(record) = self.book.record(entry.name()).filter(|record| record.moving.is_none()) else {
+            return false;
+        };
+        let here = record.entered.checked_sub(1).and_then(|at| entry.phases().get(at));
+        here.is_some_and(|info| info.gate.needs_unreferenced())
+            && record.counted.is_none_or(|at| at < self.book.last_use(record))
+            && matches!(self.state(entry, false), State::Soaking { .. })
     }
 
     /// Refuses a build whose definitions differ from what was begun.
@@ -269,7 +290,15 @@ impl Judge<'_> {
     }
 }
 
-fn later(since: DateTime<Utc>, by: std::time::Duration) -> DateTime<Utc> {
+impl Migrator {
+    /// How long the gate of a phase soaks.
+    pub(super) fn soak_of(&self, entry: &Entry, index: usize) -> Duration {
+        let asked = entry.boxed_phases().get(index).and_then(|phase| phase.soak());
+        asked.unwrap_or(self.soak)
+    }
+}
+
+pub(super) fn later(since: DateTime<Utc>, by: Duration) -> DateTime<Utc> {
     let by = chrono::Duration::from_std(by).unwrap_or(chrono::Duration::MAX);
     since.checked_add_signed(by).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }

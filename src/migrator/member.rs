@@ -9,10 +9,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::background::Background;
-use super::connect::{BEGIN, Sql as _};
+use super::connect::Conn;
 use super::events::Event;
 use super::fleet::Candidate;
-use super::ledger::{Ledger, finish};
+use super::ledger::{Ledger, begin, finish};
 use super::monitor::Monitor;
 use super::report::Report;
 use super::settings::Migrator;
@@ -62,6 +62,8 @@ struct Standing {
     beat: Instant,
     /// Why it is not registered.
     out: Option<String>,
+    /// Whether the schema has no room for it, and that was told.
+    shut: bool,
 }
 
 impl Member {
@@ -96,8 +98,17 @@ impl Member {
             ticks.tick().await;
             let begun = Instant::now();
             match tokio::time::timeout(self.migrator.heartbeat, self.beat(&monitor)).await {
-                Ok(Ok(true)) => self.took(begun),
-                Ok(Ok(false)) => self.again(begun).await,
+                Ok(Ok(Some(conn))) => {
+                    self.took(begun);
+                    // That it is alive does not hang on the rest of the ledger.
+                    let noted =
+                        tokio::time::timeout(self.migrator.heartbeat, self.note_if_older(&conn)).await;
+                    if !matches!(noted, Ok(Ok(()))) {
+                        tracing::warn!(target: "phasewise", ?noted, "what this instance holds back was not noted; trying again");
+                        monitor.reset().await;
+                    }
+                }
+                Ok(Ok(None)) => self.again(begun).await,
                 Ok(Err(error)) => {
                     tracing::warn!(target: "phasewise", %error, "the instance's heartbeat failed; trying again");
                 }
@@ -109,17 +120,14 @@ impl Member {
         }
     }
 
-    async fn beat(&self, monitor: &Monitor) -> Result<bool> {
+    /// `None`: it came too late, or its row is gone.
+    async fn beat(&self, monitor: &Monitor) -> Result<Option<Arc<Conn>>> {
         let conn = monitor.conn().await?;
-        if !self.ledger.beat(&conn, self.id()).await? {
-            return Ok(false);
-        }
-        self.note_if_older(&conn).await?;
-        Ok(true)
+        Ok(self.ledger.beat(&conn, self.id()).await?.then_some(conn))
     }
 
     /// Notes where this instance is older than the next phase allows.
-    async fn note_if_older(&self, conn: &super::connect::Conn) -> Result<()> {
+    async fn note_if_older(&self, conn: &Conn) -> Result<()> {
         let book = self.ledger.read(conn).await?;
         let fleet = self.migrator.fleet(&book, Some(&self.candidate));
         let instance = &self.candidate.instance;
@@ -128,7 +136,7 @@ impl Member {
         if phases.is_empty() {
             return Ok(());
         }
-        conn.send("begin", BEGIN).await?;
+        begin(conn).await?;
         let noted = self.ledger.saw(conn, &phases).await;
         finish(conn, noted).await
     }
@@ -137,7 +145,7 @@ impl Member {
         let mut returned = false;
         self.standing.send_modify(|standing| {
             returned = !self.holds(standing);
-            *standing = Standing { beat: begun, out: None };
+            *standing = Standing { beat: begun, out: None, shut: false };
         });
         if returned {
             tracing::info!(target: "phasewise", id = self.id(), "current again");
@@ -158,20 +166,38 @@ impl Member {
             let look = self.migrator.look().await?;
             self.migrator.let_in(&look, &self.candidate).await
         };
-        match let_in.await {
-            Ok(()) => self.took(begun),
-            Err(error) => {
-                self.standing.send_modify(|standing| standing.out = Some(error.to_string()));
-                tracing::error!(target: "phasewise", id = self.id(), %error, "this instance must not serve");
-                self.migrator.tell(&Event::ShutOut { instance: self.id(), error: &error });
-            }
+        let limit = self.migrator.heartbeat.max(Duration::from_secs(10));
+        let Ok(let_in) = tokio::time::timeout(limit, let_in).await else {
+            tracing::warn!(target: "phasewise", id = self.id(), "registering again was not answered; trying again");
+            return;
+        };
+        let Err(error) = let_in else { return self.took(begun) };
+        let shut = error.kind() == Kind::OutsideWindow;
+        let mut told = false;
+        self.standing.send_modify(|standing| {
+            told = standing.shut;
+            standing.shut |= shut;
+            standing.out = Some(error.to_string());
+        });
+        if !shut {
+            tracing::warn!(target: "phasewise", id = self.id(), %error, "not registered again; trying again");
+        } else if !told {
+            tracing::error!(target: "phasewise", id = self.id(), %error, "this instance must not serve");
+            self.migrator.tell(&Event::ShutOut { instance: self.id(), error: &error });
         }
     }
 }
 
 impl Schema {
-    pub(super) fn new(migrator: &Migrator, ledger: Ledger, candidate: Candidate, report: Report) -> Self {
-        let (standing, _) = watch::channel(Standing { beat: Instant::now(), out: None });
+    /// `registered`: from before it was.
+    pub(super) fn new(
+        migrator: &Migrator,
+        ledger: Ledger,
+        candidate: Candidate,
+        report: Report,
+        registered: Instant,
+    ) -> Self {
+        let (standing, _) = watch::channel(Standing { beat: registered, out: None, shut: false });
         let member = Arc::new(Member {
             migrator: migrator.clone(),
             ledger,

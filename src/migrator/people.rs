@@ -1,11 +1,11 @@
 //! What a person says of a migration: short transactions, without the lease.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::connect::{BEGIN, Sql as _};
 use super::drive::Look;
 use super::fleet::{Subject, list};
-use super::ledger::{Direction, finish};
+use super::ledger::{Book, Direction, begin, finish};
 use super::reach::Reach;
 use super::rollback::unchanged;
 use super::settings::{Migrator, or_none, phase_of};
@@ -33,9 +33,10 @@ impl Migrator {
         };
         let look = self.look().await?;
         look.ledger.listed(look.book.record(name), name)?;
-        look.conn.send("begin", BEGIN).await?;
+        begin(&look.conn).await?;
         let vouched = self.vouch_locked(&look, entry, index, release).await;
         finish(&look.conn, vouched).await?;
+        look.ledger.rouse(&look.conn).await?;
         self.count_when_vouched(&look, entry).await;
         Ok(())
     }
@@ -93,7 +94,7 @@ impl Migrator {
             }
             self.found(&mut look).await?;
         }
-        look.conn.send("begin", BEGIN).await?;
+        begin(&look.conn).await?;
         let held = async {
             if let Some(entry) = unlisted {
                 let reach = Reach::of(&entry.touches(), &look.facts.scope.schema);
@@ -102,33 +103,37 @@ impl Migrator {
             look.ledger.set_paused(&look.conn, name, paused).await
         }
         .await;
-        finish(&look.conn, held).await
+        finish(&look.conn, held).await?;
+        look.ledger.rouse(&look.conn).await
     }
 
     pub(super) async fn forget(&self, service: &str) -> Result<()> {
         let look = self.look().await?;
-        let live =
-            look.book.instances.iter().filter(|found| found.service == service && found.counts(self.grace));
-        let live: Vec<_> = live.map(|found| found.id.as_str()).collect();
-        if !live.is_empty() {
-            return Err(Error::new(
-                Kind::GateClosed,
-                format!(
-                    "service {service} has registered instances ({}): stop them first; what is live is never left out",
-                    live.join(", ")
-                ),
-            ));
+        if !look.facts.has_ledger {
+            return Err(never_registered(service, &look.book));
         }
-        if !look.facts.has_ledger || look.ledger.forget_service(&look.conn, service).await? == 0 {
-            let mut known: Vec<_> = look.book.listings.iter().map(|found| found.service.as_str()).collect();
-            known.sort_unstable();
-            known.dedup();
-            return Err(Error::new(
-                Kind::Unknown,
-                format!("no service {service} ever registered: those that did are {}", or_none(&known)),
-            ));
+        begin(&look.conn).await?;
+        let forgotten = async {
+            // No instance of it slips in meanwhile.
+            look.ledger.lock(&look.conn).await?;
+            let book = look.ledger.read(&look.conn).await?;
+            let own: Vec<_> = book.instances.iter().filter(|found| found.service == service).collect();
+            let live: Vec<_> =
+                own.iter().filter(|found| found.counts(self.grace)).map(|found| found.id.as_str()).collect();
+            if !live.is_empty() {
+                return Err(Error::new(
+                    Kind::GateClosed,
+                    format!(
+                        "service {service} has registered instances ({}): stop them first; what is live is never left out",
+                        live.join(", ")
+                    ),
+                ));
+            }
+            let listed = look.ledger.forget_service(&look.conn, service).await?;
+            if listed == 0 && own.is_empty() { Err(never_registered(service, &book)) } else { Ok(()) }
         }
-        Ok(())
+        .await;
+        finish(&look.conn, forgotten).await
     }
 
     /// Asks for another pace of a migration's backfills.
@@ -145,7 +150,7 @@ impl Migrator {
         let entry = self.entry(name)?;
         let look = self.look().await?;
         look.ledger.listed(look.book.record(name), name)?;
-        look.conn.send("begin", BEGIN).await?;
+        begin(&look.conn).await?;
         let accepted = async {
             look.ledger.lock(&look.conn).await?;
             let book = look.ledger.read(&look.conn).await?;
@@ -171,4 +176,15 @@ impl Migrator {
         tracing::warn!(target: "phasewise", migration = name, "an edited definition was accepted");
         Ok(())
     }
+}
+
+fn never_registered(service: &str, book: &Book) -> Error {
+    let listed = book.listings.iter().map(|found| found.service.as_str());
+    let known: BTreeSet<&str> =
+        listed.chain(book.instances.iter().map(|found| found.service.as_str())).collect();
+    let known: Vec<_> = known.into_iter().collect();
+    Error::new(
+        Kind::Unknown,
+        format!("no service {service} ever registered: those that did are {}", or_none(&known)),
+    )
 }

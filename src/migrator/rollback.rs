@@ -20,7 +20,7 @@ use crate::phase::Rollback;
 impl Migrator {
     pub(super) async fn take_back(&self, name: &str, to: To<'_>) -> Result<Report> {
         let span = tracing::info_span!(target: "phasewise", "rollback", name);
-        self.take_back_in_span(name, to).instrument(span).await
+        Box::pin(self.take_back_in_span(name, to).instrument(span)).await
     }
 
     async fn take_back_in_span(&self, name: &str, to: To<'_>) -> Result<Report> {

@@ -70,6 +70,8 @@ pub struct Migrator {
     pub(super) drives: bool,
     /// Whether its batches make way for an instance that cannot start before it has had the lease.
     pub(super) gives_way: bool,
+    /// Whether it keeps to itself what everything waits for: it was told a moment ago.
+    pub(super) quiet: bool,
     pub(super) watch: Watch,
 }
 
@@ -132,6 +134,7 @@ impl Migrator {
             poll: Duration::from_secs(5),
             drives: true,
             gives_way: false,
+            quiet: false,
             watch: Watch::default(),
         }
     }
@@ -614,7 +617,8 @@ impl Migrator {
     /// other instances or of a backfill under way, it waits for as long as [`start_wait`](Migrator::start_wait) says.
     ///
     /// A lock that cannot be had, a backfill that cannot end, a step that Postgres refuses (a unique index on duplicates),
-    /// or another driver does not keep an instance from serving that may serve: [`Report::failed`] says so, and the
+    /// a right that this role does not have, another driver, or what came in the way of a migration after it had begun (a
+    /// view of the column) does not keep an instance from serving that may serve: [`Report::failed`] says so, and the
     /// background goes on trying. A build that does not list a migration of its tables which has begun is release 0 of it,
     /// unless it names it as [retired](Migrations::retired); one that has nothing to do with its tables does not care.
     ///

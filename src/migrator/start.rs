@@ -4,15 +4,16 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::connect::{BEGIN, Sql as _, get};
+use super::connect::{Sql as _, get};
 use super::drive::Look;
 use super::fleet::{Candidate, Fleet, Subject};
 use super::gates::{Goal, Judge};
-use super::ledger::{Book, Instance, RETIRED, Record, finish};
+use super::ledger::{Book, Instance, RETIRED, Record, begin, finish};
 use super::member::Schema;
 use super::reach::Reach;
 use super::report::Report;
 use super::settings::Migrator;
+use super::status::State;
 use crate::error::{Error, Kind, Result};
 
 /// How an instance stands to a migration that it may not serve beside.
@@ -36,16 +37,22 @@ impl Migrator {
         let begun = Instant::now();
         let mut look = self.look().await?;
         let candidate = self.candidate(&look).await?;
-        let mut pause = Duration::from_millis(200);
+        let (mut pause, mut turn) = (Duration::from_millis(200), 0_u32);
         loop {
             self.refuse_what_is_too_old(&look.book, &candidate)?;
             // What is left of the time to wait is all that another driver gets.
             let left = self.start_wait.saturating_sub(begun.elapsed()).min(self.lease_wait);
             let mut driver = self.clone();
             driver.lease_wait = left;
-            let (mut report, failed) = match driver.drive(Goal::Serve(&candidate)).await {
+            driver.quiet = turn > 0;
+            turn += 1;
+            // A build that will not be let in must not open gates: the one before it would be shut out too.
+            let in_vain = self.waits_in_vain(&look.book, &candidate);
+            let driven =
+                if in_vain { Ok(Report::default()) } else { driver.drive(Goal::Serve(&candidate)).await };
+            let (mut report, failed) = match driven {
                 Ok(report) => (report, None),
-                Err(error) if leaves_the_windows(error.kind()) => {
+                Err(error) if self.leaves_the_windows(&look.book, error.kind()) => {
                     tracing::warn!(target: "phasewise", %error, "could not migrate; starting as far as the schema allows");
                     (Report::default(), Some(error.to_string()))
                 }
@@ -56,6 +63,7 @@ impl Migrator {
             if !look.facts.has_ledger {
                 self.found(&mut look).await?;
             }
+            let at = Instant::now();
             let registered = self.register(&look, &candidate).await?;
             let Err(refusal) = registered else {
                 if failed.is_some() {
@@ -64,7 +72,7 @@ impl Migrator {
                     report.failed = failed;
                 }
                 report.took = begun.elapsed();
-                return Ok(Schema::new(self, look.ledger, candidate, report));
+                return Ok(Schema::new(self, look.ledger, candidate, report, at));
             };
             if refusal.misfit == Misfit::TooOld || begun.elapsed() >= self.start_wait {
                 return Err(match failed {
@@ -113,6 +121,42 @@ impl Migrator {
         })
     }
 
+    /// Whether an error says nothing of whether this build may serve: the windows do.
+    fn leaves_the_windows(&self, book: &Book, kind: Kind) -> bool {
+        match kind {
+            Kind::Busy
+            | Kind::LeaseLost
+            | Kind::Locked
+            | Kind::Backfill
+            | Kind::Step
+            | Kind::GateClosed
+            | Kind::OutsideWindow
+            // Those that may are others, such as a job.
+            | Kind::Permission => true,
+            // Planning took them all once, so what it refuses now came later: no reason for those that run to be unable
+            // to start again.
+            Kind::Conflict | Kind::Missing | Kind::Unsupported => {
+                self.migrations.iter().all(|entry| book.record(entry.name()).is_some_and(Record::begun))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a migration that has no room for this instance waits for what the instance cannot bring about.
+    fn waits_in_vain(&self, book: &Book, candidate: &Candidate) -> bool {
+        let schema = candidate.schema.as_str();
+        let judge = Judge { migrator: self, book, schema, goal: Goal::Serve(candidate) };
+        let fleet = judge.fleet();
+        self.migrations.iter().any(|entry| {
+            let release = fleet.release(&Subject::of(entry, schema), &candidate.instance);
+            release.is_some_and(|release| release > book.window(entry.name()).hi)
+                && matches!(
+                    judge.state(entry, self.assume_fresh),
+                    State::Waiting { .. } | State::Soaking { .. } | State::Paused | State::Changed
+                )
+        })
+    }
+
     /// Said before anything is driven: a build from the past must not move the schema.
     fn refuse_what_is_too_old(&self, book: &Book, candidate: &Candidate) -> Result<()> {
         match self.misfit(book, candidate) {
@@ -128,7 +172,7 @@ impl Migrator {
 
     async fn register(&self, look: &Look, candidate: &Candidate) -> Result<std::result::Result<(), Refusal>> {
         let conn = &look.conn;
-        conn.send("begin", BEGIN).await?;
+        begin(conn).await?;
         let registered = async {
             look.ledger.share(conn).await?;
             let book = look.ledger.read(conn).await?;
@@ -181,13 +225,24 @@ impl Migrator {
                 )
             } else {
                 let hi = window.hi;
-                let state = judge.state(entry, self.assume_fresh);
-                (
-                    Misfit::TooNew,
-                    format!(
+                let advice = match judge.state(entry, self.assume_fresh) {
+                    State::Pending => {
+                        "it has not begun. Let it move on first, then deploy this build".to_owned()
+                    }
+                    State::InProgress => {
+                        "it is under way. Let it move on first, then deploy this build".to_owned()
+                    }
+                    State::Paused => {
+                        "it is paused. Resume it and let it move on first, then deploy this build".to_owned()
+                    }
+                    state @ (State::Soaking { .. } | State::HeldUp { .. } | State::Changed) => {
+                        format!("it {state}. Let it move on first, then deploy this build")
+                    }
+                    state => format!(
                         "it {state}. Deploy a build that speaks release {hi} everywhere first, and let the migration move on, then this one"
                     ),
-                )
+                };
+                (Misfit::TooNew, advice)
             };
             return Some(Refusal {
                 misfit,
@@ -204,7 +259,7 @@ impl Migrator {
         unlisted.into_iter().find_map(|record| {
             let release = fleet.release(&Subject::recorded(record), &candidate.instance)?;
             let window = record.window();
-            if !record.begun() || window.contains(release) {
+            if window.contains(release) {
                 return None;
             }
             let name = &record.name;
@@ -230,20 +285,6 @@ impl Migrator {
             })
         })
     }
-}
-
-/// None of these says that this build may not serve: the windows do.
-fn leaves_the_windows(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Busy
-            | Kind::LeaseLost
-            | Kind::Locked
-            | Kind::Backfill
-            | Kind::Step
-            | Kind::GateClosed
-            | Kind::OutsideWindow
-    )
 }
 
 fn phase_of(record: &Record) -> &str {

@@ -86,11 +86,11 @@ impl Driver<'_> {
         let ran = Outcome { ran: true, rows: 0 };
         match &step.action {
             Action::Transaction(statements) => {
-                self.transaction(at, step, statements, note, false).await?;
+                Box::pin(self.transaction(at, step, statements, note, false)).await?;
                 Ok(ran)
             }
             Action::Long(statement) => {
-                self.transaction(at, step, std::slice::from_ref(statement), note, true).await?;
+                Box::pin(self.transaction(at, step, std::slice::from_ref(statement), note, true)).await?;
                 Ok(ran)
             }
             Action::Autocommit(statement) => {
@@ -102,9 +102,9 @@ impl Driver<'_> {
                 }
                 Ok(ran)
             }
-            Action::BuildIndex(build) => self.build_index(at, step, build).await,
-            Action::DropIndex(drop) => self.drop_index(at, step, drop).await,
-            Action::Batches(batches) => self.batches(at, batches, id).await,
+            Action::BuildIndex(build) => Box::pin(self.build_index(at, step, build)).await,
+            Action::DropIndex(drop) => Box::pin(self.drop_index(at, step, drop)).await,
+            Action::Batches(batches) => Box::pin(self.batches(at, batches, id)).await,
             Action::Save { key, value } => {
                 self.begin(self.own_timeouts()).await?;
                 let saved = self.ledger.save(&self.session, at, key, value).await;

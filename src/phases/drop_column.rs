@@ -250,7 +250,7 @@ impl Phase for StopWrites {
         }
         let quoted = self.spec.name.quoted();
         let value = self.spec.restore_with.map_or_else(|| "DEFAULT".to_owned(), |expr| expr.over("t"));
-        let null = format!("t.{quoted} IS NULL");
+        let null = format!("t.{quoted} IS NOT DISTINCT FROM NULL");
         let fill = Batches {
             schema: table.schema.clone(),
             table: table.name.clone(),
@@ -345,7 +345,11 @@ impl Phase for Drop {
         self.spec.refuse(cx, table, name)?;
         let hanging = Portrait::of(table, name)?;
         let mut steps = vec![Step::save(PORTRAIT, archive::json(&hanging)?)];
-        if let Some(archive) = Archive::of(cx, table, &hanging.column, self.spec.name.as_str()) {
+        // One that was begun keeps the key that it was begun by.
+        let begun = cx.saved::<Archive>(archive::KEY)?;
+        if let Some(archive) =
+            begun.or_else(|| Archive::of(cx, table, &hanging.column, self.spec.name.as_str()))
+        {
             steps.push(Step::save(archive::KEY, archive::json(&archive)?));
             steps.extend(archive.store(table));
         }

@@ -8,7 +8,7 @@ pub use super::way::{Direct, Quarantined, Way};
 use crate::catalog::{Answer, Dependent, ForeignKey, Question, Table};
 use crate::error::{Error, Kind, Result};
 use crate::ident::{TableName, hashed, literal, quote};
-use crate::phase::{Context, Gate, Irreversible, Phase, Rollback, Window};
+use crate::phase::{Context, Dropped, Gate, Irreversible, Phase, Rollback, Window};
 use crate::step::Step;
 use crate::steps::{archive, constraint, table};
 
@@ -216,7 +216,6 @@ impl Free {
 impl Phase for Free {
     const NAME: &'static str = "Free";
     const WINDOW: Window = Window::new(1, 1);
-    // The gate would drop the table as a whole.
     const GATE: Gate = Gate::OPEN.and_soak().and_unreferenced();
 
     fn questions(&self, cx: &Context<'_>) -> Result<Vec<Question>> {
@@ -327,5 +326,9 @@ impl Phase for SetAside {
             }
         }
         self.spec.back(cx, &from, &to)
+    }
+
+    fn drops(&self) -> Vec<Dropped> {
+        vec![Dropped::table(self.spec.table)]
     }
 }

@@ -137,9 +137,10 @@ impl Archive {
             schema: self.schema.clone(),
             table: self.table.clone(),
             work: Work::Copy { into: format!("{relation} ({}, \"value\")", self.names()), select },
-            condition: format!("{value} IS NOT NULL"),
+            // Of the datum: a composite value with a null field is a value, and `IS NOT NULL` denies it.
+            condition: format!("{value} IS DISTINCT FROM NULL"),
             verify: format!(
-                "{value} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {relation} AS a WHERE {})",
+                "{value} IS DISTINCT FROM NULL AND NOT EXISTS (SELECT 1 FROM {relation} AS a WHERE {})",
                 self.joined()
             ),
             keys: self.key_names(),
@@ -181,7 +182,11 @@ impl Archive {
     /// Brings the values back wherever the column is null.
     pub(crate) fn restore_nulls(&self) -> Step {
         let column = quote(&self.column);
-        self.restore(&format!("{column} = a.\"value\""), &format!("t.{column} IS NULL"), None)
+        self.restore(
+            &format!("{column} = a.\"value\""),
+            &format!("t.{column} IS NOT DISTINCT FROM NULL"),
+            None,
+        )
     }
 
     /// Drops the archive, when a rollback has restored it.

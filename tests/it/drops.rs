@@ -146,7 +146,14 @@ async fn what_came_to_use_a_table_during_the_soak_is_named_too() {
     let m = migrator(&database, &TABLE);
     to(&m, &TABLE, "no_faxes", "Free").await;
     run(&client, "CREATE VIEW late AS SELECT id FROM faxes").await;
-    let error = m.run_to("no_faxes", "SetAside").await.unwrap_err();
+    let report = m.run_to("no_faxes", "SetAside").await.unwrap();
+    let State::Referenced { references } = &report.get("no_faxes").unwrap().state else { panic!("{report}") };
+    assert!(
+        references.iter().any(|found| found.blocks && found.object == "view public.late"),
+        "{references:?}"
+    );
+    // Where nobody looks for references, the drop itself refuses.
+    let error = m.assume_fresh().run_to("no_faxes", "SetAside").await.unwrap_err();
     assert!(error.kind() == Kind::Unsupported && error.to_string().contains("late"), "{error}");
 }
 

@@ -260,3 +260,62 @@ async fn a_lease_in_the_far_future_of_a_dead_driver_is_taken_over() {
     migrator.run().await.unwrap();
     assert_eq!(phase(&migrator).await, "SwitchReads");
 }
+
+#[tokio::test]
+async fn what_comes_in_the_way_later_keeps_nobody_from_starting_again() {
+    let (database, client) = stage().await;
+    let first = build(&database, 1).start().await.unwrap();
+    build(&database, 1).run_to("ren", "SwitchReads").await.unwrap();
+    first.leave().await.unwrap();
+    run(&client, "CREATE VIEW v AS SELECT name FROM t").await;
+    let again = build(&database, 2).start().await.unwrap();
+    let failed = again.report().failed.clone().unwrap_or_default();
+    assert!(failed.contains("view v") || failed.contains("view public.v"), "{failed}");
+    assert_eq!(phase(&build(&database, 2)).await, "SwitchReads");
+    again.leave().await.unwrap();
+    // A migration that is refused before it has begun is its own author's to mend.
+    static NOT_THERE: Migrations =
+        migrations![Migration::new("add", AddColumn::new("nowhere", "more", "text"))];
+    let error = migrator(&database, &NOT_THERE).start().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Missing);
+}
+
+#[tokio::test]
+async fn what_another_service_has_in_flight_holds_up_what_touches_the_same() {
+    static THEIRS: Migrations = migrations![
+        Migration::new("same", RenameColumn::new("t", "name", "other")).not_deployed(),
+        Migration::new("elsewhere", AddColumn::new("t", "more", "text")),
+    ];
+    let (database, _client) = stage().await;
+    build(&database, 0).instance("api").run().await.unwrap();
+    let billing = migrator(&database, &THEIRS).instance("billing");
+    let report = billing.run().await.unwrap();
+    let State::HeldUp { by, .. } = &report.get("same").unwrap().state else { panic!("{report}") };
+    assert_eq!(by, "ren");
+    assert_eq!(report.get("elsewhere").unwrap().state, State::Applied);
+}
+
+#[tokio::test]
+async fn a_build_that_is_not_let_in_opens_no_gates() {
+    const SECOND: RenameColumn = RenameColumn::new("u", "name", "label");
+    static OLD: Migrations = migrations![
+        Migration::new("ren", RENAME).not_deployed(),
+        Migration::new("second", SECOND).not_deployed(),
+    ];
+    static NEW: Migrations = migrations![
+        Migration::new("ren", RENAME).deployed::<rename_column::WriteBoth>(),
+        Migration::new("second", SECOND).deployed::<rename_column::SwitchReads>(),
+    ];
+    let (database, client) = stage().await;
+    run(&client, "CREATE TABLE u (id int PRIMARY KEY, name text)").await;
+    let old = migrator(&database, &OLD);
+    old.run().await.unwrap();
+    old.pause("second").await.unwrap();
+    let error = migrator(&database, &NEW).start().await.unwrap_err();
+    assert!(error.to_string().contains("it is paused. Resume it"), "{error}");
+    // The one before it still fits.
+    assert_eq!(phase(&old).await, "WriteBoth");
+    old.start().await.unwrap().leave().await.unwrap();
+    old.resume("second").await.unwrap();
+    migrator(&database, &NEW).start().await.unwrap().leave().await.unwrap();
+}

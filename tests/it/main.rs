@@ -17,6 +17,7 @@ mod in_flight;
 mod locks;
 mod matrix;
 mod old_server;
+mod page;
 mod partitions;
 mod pgbench;
 mod plan;

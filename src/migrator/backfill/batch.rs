@@ -94,7 +94,7 @@ impl Worker<'_> {
         loop {
             let timeouts = self.batch_timeouts(&tries);
             let way = Way { size: pace.size(), timeouts, skipping, exact };
-            let attempt = self.attempt_batch(job, leaf, part, way, stretch, &read);
+            let attempt = Box::pin(self.attempt_batch(job, leaf, part, way, stretch, &read));
             match self.watch(&mut tries, timeouts.lock, attempt).await {
                 Ok(Attempt::Paused) => return Ok(None),
                 Ok(Attempt::Done(mut done)) => {
@@ -267,8 +267,8 @@ impl Worker<'_> {
         next: Option<&Part>,
     ) -> Result<Filled> {
         match &job.filling {
-            None => self.fill_in_sql(job, aim, next).await,
-            Some(filling) => self.fill_computed(job, aim, filling, timeouts, next).await,
+            None => Box::pin(self.fill_in_sql(job, aim, next)).await,
+            Some(filling) => Box::pin(self.fill_computed(job, aim, filling, timeouts, next)).await,
         }
     }
 

@@ -213,14 +213,14 @@ impl Worker<'_> {
             let timeouts = self.batch_timeouts(&tries);
             let aim =
                 Aim { leaf, predicate, batches: &batches, skipping: false, counting: false, read: None };
-            let attempt = async {
+            let attempt = Box::pin(async {
                 let (begun, marked) = join(self.begin(timeouts), self.mark(&batches)).await;
                 begun?;
                 if let Err(error) = marked {
                     return self.finish(Err(error)).await;
                 }
                 self.fill(job, &aim, timeouts, None).await
-            };
+            });
             match self.watch(&mut tries, timeouts.lock, attempt).await {
                 Ok(filled) => break filled,
                 Err(error)

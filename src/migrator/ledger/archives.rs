@@ -42,15 +42,17 @@ impl Ledger {
                     size.bytes, size.rows, clock_timestamp() AS now
                FROM {s}.saved s
                JOIN {s}.migrations m ON m.name = s.migration
+               JOIN (pg_catalog.pg_class there JOIN pg_catalog.pg_namespace n ON n.oid = there.relnamespace)
+                 ON format('%I.%I', n.nspname, there.relname) = s.value ->> 'relation'
                CROSS JOIN LATERAL (
                     WITH RECURSIVE below (oid) AS (
-                        SELECT to_regclass(s.value ->> 'relation')::oid
+                        SELECT there.oid
                         UNION ALL
                         SELECT h.inhrelid FROM below JOIN pg_catalog.pg_inherits h ON h.inhparent = below.oid)
                     SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::int8 AS bytes,
                            (sum(c.reltuples) FILTER (WHERE c.relkind <> 'p' AND c.reltuples >= 0))::float8 AS rows
                       FROM below JOIN pg_catalog.pg_class c ON c.oid = below.oid) AS size
-              WHERE s.key = $1 AND to_regclass(s.value ->> 'relation') IS NOT NULL
+              WHERE s.key = $1
               ORDER BY s.at, s.migration",
         );
         let rows = conn.ask(&sql, &[text(&archive::KEY)]).await?;

@@ -271,7 +271,7 @@ impl Ledger {
     /// Whether somebody has come to want the lease within this time.
     pub(in crate::migrator) async fn is_wanted(&self, conn: &Conn, within: Duration) -> Result<bool> {
         let sql = self.sql(
-            "SELECT coalesce(wanted_at > clock_timestamp() - make_interval(secs => $1), false) AS wanted FROM {s}.lease",
+            "SELECT coalesce(wanted_at BETWEEN clock_timestamp() - make_interval(secs => $1) AND clock_timestamp(), false) AS wanted FROM {s}.lease",
         );
         let rows = conn.ask(&sql, &[float8(&within.as_secs_f64())]).await?;
         rows.first().map_or(Ok(false), |row| get(row, "wanted"))
@@ -286,7 +286,7 @@ impl Ledger {
     pub(in crate::migrator) async fn control(&self, conn: &Conn, migration: &str) -> Result<Control> {
         let sql = self.sql(
             "SELECT m.paused, p.speed, p.target,
-                    EXISTS (SELECT FROM {s}.lease WHERE wanted_at > clock_timestamp() - interval '2 seconds') AS wanted
+                    EXISTS (SELECT FROM {s}.lease WHERE wanted_at BETWEEN clock_timestamp() - interval '2 seconds' AND clock_timestamp()) AS wanted
                FROM {s}.migrations m LEFT JOIN {s}.paces p ON p.migration = m.name WHERE m.name = $1",
         );
         let rows = conn.ask(&sql, &[text(&migration)]).await?;

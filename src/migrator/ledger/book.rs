@@ -70,6 +70,8 @@ pub(in crate::migrator) struct Record {
     pub(in crate::migrator) reach: Reach,
     /// When an instance was last seen in the phase where it stands that is older than the next phase allows.
     pub(in crate::migrator) older: Option<DateTime<Utc>>,
+    /// When statements were last counted for its gate, or that was tried.
+    pub(in crate::migrator) counted: Option<DateTime<Utc>>,
 }
 
 impl Record {
@@ -157,6 +159,15 @@ impl Book {
         self.record(name).map_or(Window { lo: 0, hi: 0 }, Record::window)
     }
 
+    /// When the last use of what the next phase takes away was seen, or said, to be over: soaks and the comparison of
+    /// statements begin there. An old release that came back and left again may have left old rows.
+    pub(in crate::migrator) fn last_use(&self, record: &Record) -> DateTime<Utc> {
+        let phase = record.entered.checked_sub(1).and_then(|at| record.phases.get(at));
+        let confirmed =
+            phase.and_then(|phase| self.confirmation(&record.name, &phase.name)).map(|found| found.at);
+        [record.older, confirmed].into_iter().flatten().fold(record.since, DateTime::max)
+    }
+
     pub(in crate::migrator) fn confirmation(&self, migration: &str, phase: &str) -> Option<&Confirmed> {
         self.confirmed.iter().find(|found| found.migration == migration && found.phase == phase)
     }
@@ -168,18 +179,18 @@ impl Ledger {
         let version = self.sql("SELECT version, clock_timestamp() AS now FROM {s}.ledger");
         let migrations = self.sql(
             "SELECT name, fingerprint, definition, phases::text AS phases, entered, moving, paused, since, first_seen,
-                    services, tables, everything,
+                    services, tables, columns, everything, counted_at,
                     (SELECT o.at FROM {s}.older o WHERE o.migration = m.name AND o.phase = m.phases -> (m.entered - 1) ->> 'name') AS older
                FROM {s}.migrations m",
         );
         let confirmed = self.sql("SELECT migration, phase, at, by FROM {s}.confirmations ORDER BY at");
-        let read = try_join5(
+        let read = Box::pin(try_join5(
             try_join(conn.ask(&version, &[]), conn.ask(&migrations, &[])),
             conn.ask(&confirmed, &[]),
             try_join(self.instances(conn), self.listings(conn)),
             self.all_parts(conn),
             self.set_aside(conn, None),
-        )
+        ))
         .await;
         let ((version, migrations), confirmed, (instances, listings), parts, aside) = match read {
             Ok(read) => read,
@@ -246,8 +257,13 @@ impl Ledger {
             since: get(row, "since")?,
             first_seen: get(row, "first_seen")?,
             services: get(row, "services")?,
-            reach: Reach { tables: get(row, "tables")?, everything: get(row, "everything")? },
+            reach: Reach {
+                tables: get(row, "tables")?,
+                columns: get(row, "columns")?,
+                everything: get(row, "everything")?,
+            },
             older: get(row, "older")?,
+            counted: get(row, "counted_at")?,
             name,
         };
         if !record.sound() {

@@ -94,7 +94,12 @@ impl Ledger {
                 Ok(Listing {
                     service: get(row, "service")?,
                     migration: get(row, "migration")?,
-                    reach: Reach { tables: get(row, "tables")?, everything: get(row, "everything")? },
+                    // Services take part by tables.
+                    reach: Reach {
+                        tables: get(row, "tables")?,
+                        columns: Vec::new(),
+                        everything: get(row, "everything")?,
+                    },
                 })
             })
             .collect()
@@ -194,17 +199,19 @@ impl Ledger {
         conn.ask(&sql, &[(&names, Type::TEXT_ARRAY), (&phases, Type::TEXT_ARRAY)]).await.map(drop)
     }
 
-    /// Client sessions on this database that are of no registered instance's role, address and application.
+    /// Client sessions on this database that are of no registered instance's role, address and application; drivers and
+    /// workers of an instance bear our own name. To a role without pg_read_all_stats, sessions of other roles are all it
+    /// may see of them: without application, address and type.
     pub(in crate::migrator) async fn unregistered(&self, conn: &Conn) -> Result<Vec<Unregistered>> {
         let sql = self.sql(
             "SELECT coalesce(a.application_name, '') AS application, coalesce(a.usename::text, '?') AS role,
                     host(a.client_addr) AS address, count(*) AS sessions
                FROM pg_catalog.pg_stat_activity a
-              WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
+              WHERE a.datname = current_database() AND coalesce(a.backend_type, 'client backend') = 'client backend' AND a.pid <> pg_backend_pid()
                 AND NOT EXISTS (
                     SELECT FROM {s}.instances i
                      WHERE i.role = a.usename AND i.address IS NOT DISTINCT FROM host(a.client_addr)
-                       AND i.application = coalesce(a.application_name, ''))
+                       AND (i.application = coalesce(a.application_name, '') OR a.application_name = 'phasewise'))
               GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3",
         );
         let rows = conn.ask(&sql, &[]).await?;
@@ -221,10 +228,37 @@ impl Ledger {
             .collect()
     }
 
-    /// Forgets all that a service ever listed, and its instances.
+    /// Whether drivers in the background leave the work to another one, or rest: for `rest` at most.
+    pub(in crate::migrator) async fn is_left_alone(&self, conn: &Conn, rest: Duration) -> Result<bool> {
+        // What lies further ahead is from before the clock was set back.
+        let sql = self.sql(
+            "SELECT coalesce(expires_at BETWEEN clock_timestamp() AND clock_timestamp() + make_interval(secs => 2 * lasts), false)
+                    OR coalesce(rest_until BETWEEN clock_timestamp() AND clock_timestamp() + make_interval(secs => $1), false) AS alone
+               FROM {s}.lease",
+        );
+        let rows = conn.ask(&sql, &[float8(&rest.as_secs_f64())]).await?;
+        rows.first().map_or(Ok(false), |row| get(row, "alone"))
+    }
+
+    /// A driver in the background drove in vain: all of them rest, twice as long each time, up to `most`.
+    pub(in crate::migrator) async fn rest(&self, conn: &Conn, first: Duration, most: Duration) -> Result<()> {
+        let sql = self.sql(
+            "UPDATE {s}.lease SET in_vain = least(in_vain + 1, 30),
+                    rest_until = clock_timestamp() + make_interval(secs => least($1 * 2 ^ in_vain, $2))",
+        );
+        conn.write(&sql, &[float8(&first.as_secs_f64()), float8(&most.as_secs_f64())]).await.map(drop)
+    }
+
+    /// Something has moved, or a person has said something.
+    pub(in crate::migrator) async fn rouse(&self, conn: &Conn) -> Result<()> {
+        let sql = self.sql("UPDATE {s}.lease SET in_vain = 0, rest_until = NULL WHERE in_vain > 0");
+        conn.write(&sql, &[]).await.map(drop)
+    }
+
+    /// Forgets all that a service ever listed.
     pub(in crate::migrator) async fn forget_service(&self, conn: &Conn, service: &str) -> Result<u64> {
         let sql = self.sql("DELETE FROM {s}.listings WHERE service = $1 RETURNING migration");
-        let rows = conn.write(&sql, &[text(&service)]).await?;
+        let rows = conn.ask(&sql, &[text(&service)]).await?;
         Ok(u64::try_from(rows.len()).unwrap_or(u64::MAX))
     }
 }

@@ -158,6 +158,19 @@ impl Ledger {
     }
 }
 
+/// Begins a transaction of the ledger's own, in which nobody is made to wait for long: a process that is stopped in the
+/// middle of it is cut off.
+pub(super) async fn begin(conn: &Conn) -> Result<()> {
+    let limits =
+        "SELECT set_config('lock_timeout', '10s', true), set_config('statement_timeout', '30s', true),
+                         set_config('idle_in_transaction_session_timeout', '10s', true)";
+    conn.send("begin", BEGIN).await?;
+    match conn.ask(limits, &[]).await {
+        Ok(_) => Ok(()),
+        Err(error) => finish(conn, Err(error)).await,
+    }
+}
+
 /// Commits, or rolls back after an error.
 pub(super) async fn finish<T>(conn: &Conn, result: Result<T>) -> Result<T> {
     match result {

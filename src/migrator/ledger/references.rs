@@ -50,9 +50,25 @@ impl Ledger {
             "INSERT INTO {s}.baselines (migration, server, at, seen) VALUES ($1, $2, $3, $4)
              ON CONFLICT (migration, server) DO UPDATE SET at = excluded.at, seen = excluded.seen",
         );
+        // What was said of statements was said of those before.
+        let stale = self.sql(
+            "DELETE FROM {s}.acknowledgements WHERE migration = $1 AND at < $2 AND object ~ '^(statements? |statistics of statements)'",
+        );
+        conn.write(&stale, &[text(&migration), (&at, Type::TIMESTAMPTZ)]).await?;
         let seen = to_json(seen)?;
         conn.write(&sql, &[text(&migration), text(&server), (&at, Type::TIMESTAMPTZ), jsonb(&seen)]).await?;
         Ok(())
+    }
+
+    /// Notes that statements were counted, or that nothing would tell their counts.
+    pub(in crate::migrator) async fn counted(
+        &self,
+        conn: &Conn,
+        migration: &str,
+        at: DateTime<Utc>,
+    ) -> Result<()> {
+        let sql = self.sql("UPDATE {s}.migrations SET counted_at = $2 WHERE name = $1");
+        conn.write(&sql, &[text(&migration), (&at, Type::TIMESTAMPTZ)]).await.map(drop)
     }
 
     /// The references of a migration that may be there.

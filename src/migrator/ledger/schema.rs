@@ -20,9 +20,11 @@ pub(super) const CREATE: &[&str] = &[
         paused boolean NOT NULL DEFAULT false,
         services text[] NOT NULL DEFAULT '{}',
         tables text[] NOT NULL DEFAULT '{}',
+        columns text[] NOT NULL DEFAULT '{}',
         everything boolean NOT NULL DEFAULT false,
         first_seen timestamptz NOT NULL DEFAULT clock_timestamp(),
-        since timestamptz NOT NULL DEFAULT clock_timestamp()
+        since timestamptz NOT NULL DEFAULT clock_timestamp(),
+        counted_at timestamptz
     )",
     "CREATE TABLE {s}.confirmations (
         migration text NOT NULL,
@@ -147,7 +149,9 @@ pub(super) const CREATE: &[&str] = &[
         expires_at timestamptz NOT NULL,
         lasts double precision,
         by text,
-        wanted_at timestamptz
+        wanted_at timestamptz,
+        in_vain integer NOT NULL DEFAULT 0,
+        rest_until timestamptz
     )",
     "INSERT INTO {s}.lease (token, expires_at) VALUES (0, '-infinity')",
 ];

@@ -38,14 +38,15 @@ impl Ledger {
         let (name, print, definition) = (entry.name(), entry.fingerprint(), entry.definition());
         conn.ask(&sql, &[text(&name), text(&print), text(&definition), jsonb(&phases)]).await?;
         let sql = self.sql(
-            "UPDATE {s}.migrations SET services = $2, tables = $3, everything = $4
-              WHERE name = $1 AND (services, tables, everything) IS DISTINCT FROM ($2, $3, $4)",
+            "UPDATE {s}.migrations SET services = $2, tables = $3, columns = $4, everything = $5
+              WHERE name = $1 AND (services, tables, columns, everything) IS DISTINCT FROM ($2, $3, $4, $5)",
         );
         let services = entry.services();
         let params = [
             text(&name),
             (&services, Type::TEXT_ARRAY),
             (&reach.tables, Type::TEXT_ARRAY),
+            (&reach.columns, Type::TEXT_ARRAY),
             boolean(&reach.everything),
         ];
         conn.ask(&sql, &params).await?;
@@ -100,7 +101,7 @@ impl Ledger {
     ) -> Result<()> {
         let (name, phase, direction) = (at.migration, at.phase, at.direction.as_str());
         let sql = self.sql(
-            "UPDATE {s}.migrations SET entered = $2, moving = NULL, since = clock_timestamp() WHERE name = $1",
+            "UPDATE {s}.migrations SET entered = $2, moving = NULL, since = greatest(since, clock_timestamp()) WHERE name = $1",
         );
         conn.ask(&sql, &[text(&name), int4(&as_count(entered))]).await?;
         let sql = self.sql(&format!(

@@ -51,12 +51,12 @@ fn found(target: &Target, kind: &str, object: String, whole: bool, through: Opti
         }
         "publication" => {
             let how = if is_column { "names it in a column list or a row filter" } else { "publishes it" };
-            (Kind::Publication, is_column, format!("{how} ({what}); alter the publication"))
+            (Kind::Publication, true, format!("{how} ({what}); alter the publication"))
         }
-        // The phases that drop a replaced column, or a table, take foreign keys to it away themselves.
+        // The phases that drop a replaced column take foreign keys to it away themselves.
         "foreign key" => (
             Kind::ForeignKey,
-            is_column && target.successor.is_none(),
+            target.successor.is_none(),
             format!("refers to {what}; drop it, or make it refer to something else"),
         ),
         "partition key" => (

@@ -12,7 +12,8 @@ use self::traffic::Traffic;
 use super::connect::Conn;
 use super::drive::Look;
 use super::driver::Driver;
-use super::ledger::{Book, Ledger, Record};
+use super::gates::later;
+use super::ledger::{Book, Direction, Ledger, Record};
 use super::rollback::unchanged;
 use super::settings::{Migrator, or_none};
 use super::snapshot::Scope;
@@ -93,15 +94,9 @@ fn behind(entry: &Entry, from: usize) -> Option<Vec<Dropped>> {
     (!dropped.is_empty()).then_some(dropped)
 }
 
-/// When the last use was said to be over: whatever is counted before that does not matter.
-fn over_since(book: &Book, entry: &Entry, record: &Record) -> DateTime<Utc> {
-    let phase = record.entered.checked_sub(1).and_then(|at| entry.phases().get(at));
-    let confirmed = phase.and_then(|info| book.confirmation(entry.name(), info.name)).map(|found| found.at);
-    [record.older, confirmed].into_iter().flatten().fold(record.since, DateTime::max)
-}
-
 impl Migrator {
-    /// Looks for references to `dropped`, now. Reads only. Statements are compared with those of `ledger`'s baselines.
+    /// Looks for references to `dropped`, now. Reads only. Statements are compared with those of `ledger`'s baselines;
+    /// one that is from after `late` proves too little.
     async fn references_to(
         &self,
         conn: &Conn,
@@ -109,6 +104,7 @@ impl Migrator {
         ledger: Option<&Ledger>,
         name: &str,
         dropped: &[Dropped],
+        late: Option<DateTime<Utc>>,
     ) -> Result<Found> {
         let targets = self.targets(conn, scope, dropped).await?;
         let mut found = Found::default();
@@ -131,6 +127,9 @@ impl Migrator {
             match (traffic, before) {
                 (Traffic::Seen(now), Some((at, before))) => {
                     add(traffic::since(before, &now, &on));
+                    if late.is_some_and(|late| *at > late) {
+                        add(vec![traffic::counted_late(&on, *at)]);
+                    }
                     found.notes.push(format!(
                         "statements{on} are compared since {}",
                         at.to_rfc3339_opts(SecondsFormat::Secs, true)
@@ -196,6 +195,14 @@ impl Migrator {
         Ok(all)
     }
 
+    /// From when on it is too late to begin to compare: half of the soak has gone by.
+    fn late(&self, entry: &Entry, book: &Book) -> Option<DateTime<Utc>> {
+        let record = book.record(entry.name())?;
+        let index = record.entered.checked_sub(1)?;
+        let soak = entry.phases().get(index)?.gate.soaks().then(|| self.soak_of(entry, index))?;
+        (!soak.is_zero()).then(|| later(book.last_use(record), soak / 2))
+    }
+
     /// Counts the statements anew, if the last use is over since the last count: what they are compared with later.
     async fn count_statements(
         &self,
@@ -206,10 +213,12 @@ impl Migrator {
     ) -> Result<()> {
         let Place { entry, record, book } = at;
         let Some(dropped) = behind_this_gate(entry, record.entered) else { return Ok(()) };
-        let since = over_since(book, entry, record);
+        let since = book.last_use(record);
         let known = ledger.baselines(conn, entry.name()).await?;
         let is_known = |server: &str| known.get(server).is_some_and(|(at, _)| *at >= since);
-        if is_known("") && self.replicas.iter().all(|replica| is_known(&replica.name)) {
+        if record.counted.is_some_and(|at| at >= since)
+            && self.replicas.iter().all(|replica| is_known(&replica.name))
+        {
             return Ok(());
         }
         let targets = self.targets(conn, scope, &dropped).await?;
@@ -224,7 +233,7 @@ impl Migrator {
                 }
             }
         }
-        Ok(())
+        ledger.counted(conn, entry.name(), book.now).await
     }
 
     /// The references of a migration that stands at a gate without references; nothing where it does not.
@@ -232,7 +241,8 @@ impl Migrator {
         match behind_this_gate(entry, record.entered) {
             Some(dropped) if record.moving.is_none() && !self.assume_fresh => {
                 let scope = &look.facts.scope;
-                self.references_to(&look.conn, scope, Some(&look.ledger), entry.name(), &dropped).await
+                let late = self.late(entry, &look.book);
+                self.references_to(&look.conn, scope, Some(&look.ledger), entry.name(), &dropped, late).await
             }
             _ => Ok(Found::default()),
         }
@@ -245,11 +255,17 @@ impl Migrator {
         scope: &Scope,
         ledger: Option<&Ledger>,
         entry: &Entry,
-        entered: usize,
+        book: &Book,
     ) -> Result<Found> {
+        let record = book.record(entry.name());
+        // A phase that is half undone is entered again, as the judge says.
+        let entered = record.map_or(0, |record| {
+            record.entered.saturating_sub(usize::from(record.moving == Some(Direction::Back)))
+        });
         match behind_any_gate(entry, entered) {
             Some(dropped) if !self.assume_fresh => {
-                let mut found = self.references_to(conn, scope, ledger, entry.name(), &dropped).await?;
+                let late = self.late(entry, book);
+                let mut found = self.references_to(conn, scope, ledger, entry.name(), &dropped, late).await?;
                 if behind_this_gate(entry, entered).is_none() {
                     // Those that do not block are taken away by a phase before the gate.
                     let stays = |found: &Reference| found.kind != ReferenceKind::ForeignKey || found.blocks;
@@ -286,7 +302,7 @@ impl Migrator {
         let record = look.ledger.listed(look.book.record(name), name)?;
         unchanged(entry, record)?;
         let (conn, scope) = (&look.conn, &look.facts.scope);
-        let found = self.references_ahead(conn, scope, Some(&look.ledger), entry, record.entered).await?;
+        let found = self.references_ahead(conn, scope, Some(&look.ledger), entry, &look.book).await?;
         let Some(reference) = found.references.iter().find(|found| found.object == object) else {
             let known: Vec<String> =
                 found.references.iter().map(|found| format!("\"{}\"", found.object)).collect();
@@ -308,6 +324,7 @@ impl Migrator {
             ));
         }
         look.ledger.acknowledge(conn, name, object).await?;
+        look.ledger.rouse(conn).await?;
         tracing::info!(target: "phasewise", migration = name, object, "a reference was acknowledged");
         Ok(())
     }
@@ -336,10 +353,11 @@ impl Driver<'_> {
         let stands = book.record(entry.name()).is_some_and(|record| record.moving.is_none());
         let Some(dropped) = behind_this_gate(entry, index).filter(|_| stands) else { return Ok(None) };
         self.begin_to_compare(entry, book).await?;
+        let late = self.migrator.late(entry, book);
         let scope = &self.session.facts.scope;
         let found = self
             .migrator
-            .references_to(&self.session, scope, Some(&self.ledger), entry.name(), &dropped)
+            .references_to(&self.session, scope, Some(&self.ledger), entry.name(), &dropped, late)
             .await?;
         let open = found.open();
         Ok((!open.is_empty()).then_some(State::Referenced { references: open }))

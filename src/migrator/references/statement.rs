@@ -350,9 +350,16 @@ impl<'a> Scan<'a> {
         if self.sign(before, '.') {
             before = before.wrapping_sub(2);
         }
+        self.follows_a_word(at) || self.sign(before, ',') || self.sign(before, '(')
+    }
+
+    /// The same, where that is beyond doubt.
+    fn follows_a_word(&self, at: usize) -> bool {
+        let mut before = at.wrapping_sub(1);
+        if self.sign(before, '.') {
+            before = before.wrapping_sub(2);
+        }
         self.word(before, &["from", "join", "into", "update", "only", "using", "lateral"])
-            || self.sign(before, ',')
-            || self.sign(before, '(')
     }
 
     fn name(&self, at: usize) -> Option<&'a str> {
@@ -375,8 +382,9 @@ impl<'a> Scan<'a> {
                 Token::Quoted(word) => word == column,
                 Token::Sign(_) => false,
             };
-            // Of a column that has the name of its table, or of the table's alias, only the columns count.
-            let is_table = self.tables.contains(&at) && (self.sign(at + 1, '.') || self.follows_from(at));
+            // Of a column that has the name of its table, or of the table's alias, only the columns count. After a comma
+            // or a bracket it may be either, and counts.
+            let is_table = self.tables.contains(&at) && (self.sign(at + 1, '.') || self.follows_a_word(at));
             // A table or an alias, or a function.
             let is_other = self.sign(at + 1, '.') || self.sign(at + 1, '(');
             named && !is_table && !self.aliases.contains(&at) && !is_other && self.is_qualified_by_us(at)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use tokio_postgres::Client;
@@ -193,8 +193,9 @@ pub(super) fn since(before: &Seen, now: &Seen, on: &str) -> Vec<Reference> {
         })
         .collect();
     if now.reset != before.reset {
+        let at = now.reset.map(|at| format!(" at {}", at.to_rfc3339_opts(SecondsFormat::Secs, true)));
         references.push(evidence(
-            format!("statistics of statements{on} were reset"),
+            format!("statistics of statements{on} were reset{}", at.unwrap_or_default()),
             "what was run before that is not known any more",
         ));
     } else if let (Some(then), Some(now)) = (before.dealloc, now.dealloc) {
@@ -211,6 +212,15 @@ pub(super) fn since(before: &Seen, now: &Seen, on: &str) -> Vec<Reference> {
 /// That a replica could not be asked.
 pub(super) fn unreachable(on: &str, why: &str) -> Reference {
     evidence(format!("statements{on} cannot be asked for"), why)
+}
+
+/// That statements were counted for a part of the soak only.
+pub(super) fn counted_late(on: &str, at: DateTime<Utc>) -> Reference {
+    let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
+    evidence(
+        format!("statements{on} before {at}"),
+        "nobody counted them then, though the last use was over long before",
+    )
 }
 
 fn evidence(object: String, why: &str) -> Reference {
@@ -262,7 +272,7 @@ mod tests {
         assert_eq!(objects(&before, &before), [""; 0]);
         let evicted = Seen { dealloc: Some(1), ..before.clone() };
         assert_eq!(objects(&before, &evicted), ["statistics of statements were thrown out"]);
-        let reset = Seen { reset: Some(Utc::now()), ..evicted };
-        assert_eq!(objects(&before, &reset), ["statistics of statements were reset"]);
+        let reset = Seen { reset: Some(DateTime::UNIX_EPOCH), ..evicted };
+        assert_eq!(objects(&before, &reset), ["statistics of statements were reset at 1970-01-01T00:00:00Z"]);
     }
 }

@@ -94,9 +94,9 @@ async fn whatever_refers_to_a_table_that_goes_is_found() {
     assert_eq!(
         found,
         [
-            (R::ForeignKey, "table constraint fk on public.orders", false),
+            (R::ForeignKey, "table constraint fk on public.orders", true),
             (R::Function, "function public.takes(public.users)", true),
-            (R::Publication, "publication relation public.users in publication listed", false),
+            (R::Publication, "publication relation public.users in publication listed", true),
             (R::View, "view public.v", true),
             (R::Function, "function public.reads()", false),
         ]

@@ -76,6 +76,7 @@ WITH RECURSIVE family(oid) AS (
             SELECT FROM pg_catalog.pg_attribute AS successor JOIN pg_catalog.pg_constraint AS alike
                 ON alike.contype = 'f' AND alike.conrelid = con.conrelid AND alike.confrelid = con.confrelid
             WHERE successor.attrelid = con.confrelid AND successor.attname = $5::pg_catalog.text
+                AND alike.conkey = con.conkey
                 AND alike.confkey = pg_catalog.array_replace(con.confkey, depending.attnum, successor.attnum))
     UNION ALL
     SELECT CASE WHEN depending.whole THEN 'row function' ELSE 'function' END, depending.classid, depending.objid, 0, depending.whole
