@@ -45,20 +45,28 @@ impl<C: Change> Migration<C> {
     #[must_use]
     pub const fn deployed<P: DeployPhase<C>>(self) -> Migration<C, Marked> {
         let release = const {
+            let Some(release) = P::GATE.release() else {
+                panic!("a phase named by .deployed::<P>() has no Gate::fleet(n): it is no deploy phase")
+            };
+            let phases = C::Phases::PHASES;
+            // A newest release that no phase waits for has no phase in the list.
+            let mut found = release <= phases[phases.len() - 1].window.hi;
             let mut i = 0;
-            while i < C::Phases::PHASES.len() && !same(C::Phases::PHASES[i].name, P::NAME) {
+            while i < phases.len() {
+                if same(phases[i].name, P::NAME) {
+                    found = true;
+                    break;
+                }
+                if let Some(gated) = phases[i].gate.release() {
+                    found = found && gated != release;
+                }
                 i += 1;
             }
             assert!(
-                i < C::Phases::PHASES.len(),
+                found,
                 "a phase named by .deployed::<P>() is not one of this change's phases: name one of its own deploy phases"
             );
-            match P::GATE.release() {
-                Some(release) => release,
-                None => {
-                    panic!("a phase named by .deployed::<P>() has no Gate::fleet(n): it is no deploy phase")
-                }
-            }
+            release
         };
         Migration {
             name: self.name,
