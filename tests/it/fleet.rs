@@ -1,6 +1,7 @@
 //! The live fleet as the gate: which instances count, and what becomes of those that do not fit.
 
 mod stampede;
+mod stopped;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
