@@ -1,5 +1,6 @@
 //! The live fleet as the gate: which instances count, and what becomes of those that do not fit.
 
+mod adopted;
 mod panics;
 mod stampede;
 mod stopped;
