@@ -2,6 +2,7 @@
 
 mod adopted;
 mod panics;
+mod soaks;
 mod stampede;
 mod stopped;
 
