@@ -48,22 +48,8 @@ impl<C: Change> Migration<C> {
             let Some(release) = P::GATE.release() else {
                 panic!("a phase named by .deployed::<P>() has no Gate::fleet(n): it is no deploy phase")
             };
-            let phases = C::Phases::PHASES;
-            // A newest release that no phase waits for has no phase in the list.
-            let mut found = release <= phases[phases.len() - 1].window.hi;
-            let mut i = 0;
-            while i < phases.len() {
-                if same(phases[i].name, P::NAME) {
-                    found = true;
-                    break;
-                }
-                if let Some(gated) = phases[i].gate.release() {
-                    found = found && gated != release;
-                }
-                i += 1;
-            }
             assert!(
-                found,
+                stands_for(C::Phases::PHASES, P::NAME, release),
                 "a phase named by .deployed::<P>() is not one of this change's phases: name one of its own deploy phases"
             );
             release
@@ -133,6 +119,21 @@ impl<C: Change> Migration<C, Marked> {
     pub const fn entry(&'static self) -> Entry {
         Entry { name: self.name, migration: self }
     }
+}
+
+/// Whether a deploy phase stands for `release`: it is in the list; or none in the list gates that release, which is the
+/// newest, and code that speaks it waits for no deploy but its own.
+const fn stands_for(phases: &[PhaseInfo], name: &str, release: u16) -> bool {
+    let mut gated = false;
+    let mut i = 0;
+    while i < phases.len() {
+        if same(phases[i].name, name) {
+            return true;
+        }
+        gated |= matches!(phases[i].gate.release(), Some(other) if other == release);
+        i += 1;
+    }
+    !gated && release == phases[phases.len() - 1].window.hi
 }
 
 /// One migration of a set, whatever its change.
