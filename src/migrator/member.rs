@@ -136,10 +136,8 @@ impl Member {
     fn took(&self, begun: Instant) {
         let mut returned = false;
         self.standing.send_modify(|standing| {
-            let taken = Standing { beat: begun, out: None };
-            // An answer that was read too late, as after a stop, makes nobody current.
-            returned = !self.holds(standing) && self.holds(&taken);
-            *standing = taken;
+            returned = !self.holds(standing);
+            *standing = Standing { beat: begun, out: None };
         });
         if returned {
             tracing::info!(target: "phasewise", id = self.id(), "current again");

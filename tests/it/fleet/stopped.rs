@@ -15,21 +15,25 @@ use crate::harness::{one, run, until};
 
 /// Tells the process of the instance where its database is.
 const URL: &str = "PHASEWISE_STOPPED_URL";
+/// And how often its heart beats, in milliseconds.
+const HEARTBEAT: &str = "PHASEWISE_STOPPED_HEARTBEAT";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The other process: an application of release 0 that asks whether it is current before it writes. Started by itself
 /// it has nothing to do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn member() {
-    let Ok(url) = std::env::var(URL) else { return };
+    let (Ok(url), Ok(heartbeat)) = (std::env::var(URL), std::env::var(HEARTBEAT)) else { return };
+    let heartbeat = Duration::from_millis(heartbeat.parse().expect("a number"));
     let config: tokio_postgres::Config = url.parse().expect("a URL");
     let (client, connection) = config.connect(NoTls).await.expect("a connection");
     tokio::spawn(connection);
     let schema = Migrator::connect(config, NoTls, &RELEASE[0])
-        .heartbeat(Duration::from_millis(200))
-        .expiry(Duration::from_secs(1))
+        .heartbeat(heartbeat)
+        .expiry(heartbeat * 3)
         .observe(|event: &Event<'_>| match event {
-            Event::Returned { .. } => println!("\nreturned"),
+            Event::Expired { .. } => println!("\nit has expired"),
+            Event::Returned { .. } => println!("\nit has returned"),
             Event::ShutOut { error, .. } => println!("\nshut out: {error}"),
             _ => {}
         })
@@ -59,10 +63,11 @@ struct Other {
 }
 
 impl Other {
-    fn start(database: &Database) -> Self {
+    fn start(database: &Database, heartbeat: u64) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this test"))
             .args(["--exact", "fleet::stopped::member", "--nocapture"])
             .env(URL, database.url())
+            .env(HEARTBEAT, heartbeat.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -107,7 +112,7 @@ impl Drop for Other {
 /// Release 0, stopped until it has expired; release 1 waits for it as long as the grace lasts.
 async fn expired() -> (Database, Client, Other, phasewise::Schema) {
     let (database, client) = stage().await;
-    let mut other = Other::start(&database);
+    let mut other = Other::start(&database, 300);
     other.told("write");
     other.says("wrote");
     let new = build(&database, 1).start().await.unwrap();
@@ -180,7 +185,7 @@ async fn the_schema_moves_on_without_it_and_it_knows_when_it_goes_on() {
 async fn while_there_is_room_it_registers_again_by_itself() {
     let (database, client, mut other, new) = expired().await;
     awakes(&database, &mut other).await;
-    other.says("returned");
+    other.says("it has returned");
     other.told("write");
     other.says("wrote");
     // And holds the gate again, as one that is live.
@@ -193,4 +198,31 @@ async fn while_there_is_room_it_registers_again_by_itself() {
     build(&database, 1).run().await.unwrap();
     assert_eq!(phase(&build(&database, 1)).await, "SwitchReads");
     new.leave().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_it_reads_too_late_is_no_return() {
+    let (database, client) = stage().await;
+    let mut other = Other::start(&database, 1500);
+    let holder = database.connect().await.unwrap();
+    run(&holder, "BEGIN; LOCK TABLE phasewise.instances IN ACCESS EXCLUSIVE MODE").await;
+    until(
+        &client,
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
+                           AND wait_event_type = 'Lock' AND query LIKE 'UPDATE %instances SET seen%')",
+    )
+    .await;
+    // The database takes the heartbeat, and the answer waits for a process that reads it when its time is over.
+    stop(&other.child);
+    run(&holder, "ROLLBACK").await;
+    let silent = "SELECT clock_timestamp() > seen + make_interval(secs => expiry) FROM phasewise.instances";
+    until(&client, "SELECT seen > started FROM phasewise.instances").await;
+    until(&client, silent).await;
+    go_on(&other.child);
+    assert_eq!(other.says("it has "), "expired");
+    assert_eq!(other.says("it has "), "returned");
+    other.told("write");
+    other.says("wrote");
+    other.told("leave");
+    assert!(other.child.wait().unwrap().success());
 }
