@@ -45,20 +45,14 @@ impl<C: Change> Migration<C> {
     #[must_use]
     pub const fn deployed<P: DeployPhase<C>>(self) -> Migration<C, Marked> {
         let release = const {
-            let mut i = 0;
-            while i < C::Phases::PHASES.len() && !same(C::Phases::PHASES[i].name, P::NAME) {
-                i += 1;
-            }
+            let Some(release) = P::GATE.release() else {
+                panic!("a phase named by .deployed::<P>() has no Gate::fleet(n): it is no deploy phase")
+            };
             assert!(
-                i < C::Phases::PHASES.len(),
+                stands_for(C::Phases::PHASES, P::NAME, release),
                 "a phase named by .deployed::<P>() is not one of this change's phases: name one of its own deploy phases"
             );
-            match P::GATE.release() {
-                Some(release) => release,
-                None => {
-                    panic!("a phase named by .deployed::<P>() has no Gate::fleet(n): it is no deploy phase")
-                }
-            }
+            release
         };
         Migration {
             name: self.name,
@@ -125,6 +119,21 @@ impl<C: Change> Migration<C, Marked> {
     pub const fn entry(&'static self) -> Entry {
         Entry { name: self.name, migration: self }
     }
+}
+
+/// Whether a deploy phase stands for `release`: it is in the list; or none in the list gates that release, which is the
+/// newest, and code that speaks it waits for no deploy but its own.
+const fn stands_for(phases: &[PhaseInfo], name: &str, release: u16) -> bool {
+    let mut gated = false;
+    let mut i = 0;
+    while i < phases.len() {
+        if same(phases[i].name, name) {
+            return true;
+        }
+        gated |= matches!(phases[i].gate.release(), Some(other) if other == release);
+        i += 1;
+    }
+    !gated && release == phases[phases.len() - 1].window.hi
 }
 
 /// One migration of a set, whatever its change.

@@ -1,5 +1,11 @@
 //! The live fleet as the gate: which instances count, and what becomes of those that do not fit.
 
+mod adopted;
+mod panics;
+mod soaks;
+mod stampede;
+mod stopped;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -4,6 +4,7 @@
 //! `{check}` follow from what column `{a}` is about: see [`Script`](super::scripts::Script).
 
 /// What things are called, as a change takes it.
+#[derive(Clone, Copy)]
 pub(super) struct Names {
     pub(super) table: &'static str,
     pub(super) a: &'static str,
@@ -64,6 +65,7 @@ const MIXED: Names = Names {
 };
 
 /// What column `{a}` holds.
+#[derive(Clone, Copy)]
 pub(super) struct Contents {
     /// Row `i`'s at the start.
     pub(super) first: &'static str,
@@ -73,6 +75,7 @@ pub(super) struct Contents {
 }
 
 /// A kind of table. Its rows at the start have numbers from 100 on.
+#[derive(Clone, Copy)]
 pub(super) struct Ground {
     pub(super) names: Names,
     pub(super) setup: &'static [&'static str],

@@ -2,20 +2,25 @@
 //! again, with nothing failed or stale.
 
 mod grounds;
+#[macro_use]
+mod releases;
 mod scripts;
 
 use phasewise::create_table::{Column, Constraint};
-use phasewise::{AddColumn, AddIndex, ChangeType, CreateTable, DropColumn, RenameColumn, RunSql};
+use phasewise::{
+    AddColumn, AddIndex, ChangeType, CreateTable, DropColumn, RenameColumn, RunSql, add_column, change_type,
+    drop_column, rename_column,
+};
 
 use self::grounds::Ground;
 use self::scripts::{Lines, Script};
 use crate::harness::Case;
 use crate::harness::crowd::{Fire, Release, hold};
 
-/// A module per change with a test per kind of table: `change: script, builder => ground, …;`. The builder finds the
-/// names of the table at hand in `N`.
+/// A module per change with a test per kind of table, and one of its releases on the first kind:
+/// `change: script, builder, [deploy phases] => ground, …;`. The builder finds the names of the table at hand in `N`.
 macro_rules! crowds {
-    ($($change:ident: $script:expr, $builder:expr => $($ground:ident),+;)+) => {$(
+    ($($change:ident: $script:expr, $builder:expr $(, [$($mark:ty),+])? => $($ground:ident),+;)+) => {$(
         mod $change {
             use super::*;
 
@@ -30,36 +35,54 @@ macro_rules! crowds {
                     hold(fire(&CASE, &grounds::$ground(), &$script)).await;
                 }
             )+
+
+            #[tokio::test]
+            async fn releases() {
+                const GROUND: Ground = [$(grounds::$ground()),+][0];
+                const N: grounds::Names = GROUND.names;
+                builds!($change, $builder, $($($mark),+)?);
+                releases::beside_every_phase(BUILDS, fire(&CASE, &GROUND, &$script)).await;
+            }
         }
     )+};
 }
 
 crowds! {
-    rename: scripts::RENAME, RenameColumn::new(N.table, N.a, N.b)
+    rename: scripts::RENAME, RenameColumn::new(N.table, N.a, N.b),
+        [rename_column::WriteBoth, rename_column::SwitchReads, rename_column::StopOldWrites]
         => plain, composite, keyless, partitioned, partitioned_keyless, mixed_case, triggered, generated, empty, unique, foreign;
-    rename_synced: scripts::RENAME_SYNCED, RenameColumn::new(N.table, N.a, N.b).kept_in_sync()
+    rename_synced: scripts::RENAME_SYNCED, RenameColumn::new(N.table, N.a, N.b).kept_in_sync(),
+        [rename_column::SwitchOver]
         => plain, composite, keyless, partitioned, partitioned_keyless, mixed_case, triggered, normalised, generated, empty, unique, foreign;
-    retype: scripts::RETYPE, ChangeType::new(N.table, N.a, N.b, "bigint").up(N.widen).down(N.narrow)
+    retype: scripts::RETYPE, ChangeType::new(N.table, N.a, N.b, "bigint").up(N.widen).down(N.narrow),
+        [change_type::WriteBoth, change_type::SwitchReads, change_type::StopOldWrites]
         => plain, composite, keyless, partitioned, mixed_case, triggered, generated, empty;
-    retype_synced: scripts::RETYPE_SYNCED, ChangeType::new(N.table, N.a, N.b, "bigint").up(N.widen).down(N.narrow).kept_in_sync()
+    retype_synced: scripts::RETYPE_SYNCED, ChangeType::new(N.table, N.a, N.b, "bigint").up(N.widen).down(N.narrow).kept_in_sync(),
+        [change_type::SwitchOver]
         => plain, composite, keyless, partitioned, mixed_case, triggered, normalised, generated, empty, serial;
-    retype_lossy: scripts::LOSSY, ChangeType::new(N.table, N.a, N.b, "bigint").up(N.widen).down(N.lossy).kept_in_sync()
+    retype_lossy: scripts::LOSSY, ChangeType::new(N.table, N.a, N.b, "bigint").up(N.widen).down(N.lossy).kept_in_sync(),
+        [change_type::SwitchOver]
         => plain, composite, keyless, partitioned, mixed_case, triggered, normalised, generated, empty;
     // What has no way back is in the archive only, and found there by a key that stays.
-    retype_parsed: scripts::PARSED, ChangeType::new(N.table, N.a, N.b, "int").up(N.parse).down(N.print).kept_in_sync()
+    retype_parsed: scripts::PARSED, ChangeType::new(N.table, N.a, N.b, "int").up(N.parse).down(N.print).kept_in_sync(),
+        [change_type::SwitchOver]
         => plain, composite, mixed_case, triggered, generated, empty;
-    add_backfilled: scripts::ADD_FILLED, AddColumn::new(N.table, N.b, "text").backfill(N.was)
+    add_backfilled: scripts::ADD_FILLED, AddColumn::new(N.table, N.b, "text").backfill(N.was),
+        [add_column::WriteNew, add_column::ReadNew]
         => plain, composite, keyless, partitioned, mixed_case, triggered, generated, empty;
-    add_filled: scripts::ADD_FILLED, AddColumn::new(N.table, N.b, "text").backfill(N.was).not_null()
+    add_filled: scripts::ADD_FILLED, AddColumn::new(N.table, N.b, "text").backfill(N.was).not_null(),
+        [add_column::WriteNew, add_column::ReadNew]
         => plain, composite, keyless, partitioned, mixed_case, triggered, generated, empty;
     add_constant: scripts::ADD_CONSTANT, AddColumn::new(N.table, N.b, "int").default("7").not_null()
         => plain, composite, keyless, partitioned, mixed_case, triggered, generated, empty;
     add_volatile: scripts::ADD_VOLATILE, AddColumn::new(N.table, N.b, "uuid").volatile_default("gen_random_uuid()").not_null()
         => plain, composite, keyless, partitioned, mixed_case, triggered, generated, empty;
-    drop: scripts::DROP, DropColumn::new(N.table, N.a).restore_with("'restored'")
+    drop: scripts::DROP, DropColumn::new(N.table, N.a).restore_with("'restored'"),
+        [drop_column::StopReads, drop_column::StopWrites]
         => plain, composite, keyless, partitioned, mixed_case, triggered, generated, empty;
 
-    drop_quarantined: scripts::DROP, DropColumn::new(N.table, N.a).restore_with("'restored'").quarantine()
+    drop_quarantined: scripts::DROP, DropColumn::new(N.table, N.a).restore_with("'restored'").quarantine(),
+        [drop_column::StopReads, drop_column::StopWrites]
         => plain, composite, keyless, partitioned, mixed_case, triggered, generated, empty;
 
     index: scripts::ELSEWHERE, AddIndex::new(N.table, "t_by_a").columns(&[N.a, N.note])

@@ -185,5 +185,9 @@ pub(super) const DROP: Script = Script {
     ..PLAIN
 };
 
+/// Release 0 uses the table, 1 says nothing of it.
+pub(super) const DROP_TABLE: Script =
+    Script { releases: &[OLD, Lines { touch: "", delete: "", ..lines("", "", "") }], ..PLAIN };
+
 /// The change is none of the application's business.
 pub(super) const ELSEWHERE: Script = PLAIN;

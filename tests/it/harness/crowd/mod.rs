@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, Notify, RwLock};
 use tokio::task::JoinSet;
+use tokio_postgres::Client;
 
 use phasewise::{BackfillPolicy, Kind, Migrator, To, Window};
 
@@ -200,6 +201,43 @@ pub(crate) async fn hold(fire: Fire) {
         crowd.work().await;
     }
     crowd.leave().await;
+}
+
+/// A client of that release writes a row of its own in every way that it knows, and reads it after each.
+pub(crate) async fn visit(fire: &Fire, client: Client, release: u16, row: u64) {
+    let mut speaker = Speaker::new(client, row);
+    let speaks = &fire.releases[usize::from(release)];
+    let writes = [
+        (&speaks.insert.0, speaks.insert.1),
+        (&speaks.update.0, speaks.update.1),
+        (&speaks.touch, Leaves::Untouched),
+    ];
+    let id = row.to_string();
+    let mut model: Model = None;
+    for (number, (sql, leaves)) in (row * 10..).zip(writes).filter(|(_, (sql, _))| !sql.is_empty()) {
+        let value = (fire.value)(release, number);
+        let written = speaker.ask(&format!("{sql} RETURNING 1"), &id, &value).await;
+        let written = written.unwrap_or_else(|error| panic!("release {release}: {error:?}: {sql}"));
+        assert_eq!(written.len(), 1, "release {release}: {sql}");
+        model = Some(match leaves {
+            Leaves::Written => Some(value),
+            Leaves::Untouched => model.flatten(),
+            Leaves::Value(fixed) => Some(fixed.to_owned()),
+        });
+        if speaks.read.is_empty() {
+            continue;
+        }
+        let rows = speaker.ask(&speaks.read, &id, "").await;
+        let rows = rows.unwrap_or_else(|error| panic!("release {release}: {error:?}: {}", speaks.read));
+        let found: Vec<Option<String>> = rows.iter().map(|row| row.get(0)).collect();
+        let sees = model.iter().flatten().map(|value| (fire.sees)(release, value));
+        assert_eq!(found, sees.collect::<Vec<_>>(), "release {release}: {} after {sql}", speaks.read);
+    }
+    if !speaks.delete.is_empty() {
+        let gone = speaker.ask(&format!("{} RETURNING 1", speaks.delete), &id, "").await;
+        let gone = gone.unwrap_or_else(|error| panic!("release {release}: {error:?}: {}", speaks.delete));
+        assert_eq!(gone.len(), 1, "release {release}: {}", speaks.delete);
+    }
 }
 
 async fn step(stage: &Stage, crowd: &Crowd, number: usize, forward: bool) {
