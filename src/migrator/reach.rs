@@ -42,14 +42,13 @@ impl Reach {
         self.tables.iter().any(|table| other.tables.contains(table))
     }
 
-    /// Whether one must wait for the other: both touch one column, or one of them a table of the other's as a whole.
+    /// Whether both touch one column, or one of them a table of the other's as a whole. That somebody may touch anything
+    /// says nothing of either.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
-        self.everything
-            || other.everything
-            || self.tables.iter().filter(|table| other.tables.contains(table)).any(|table| {
-                let (one, two) = (self.columns_of(table), other.columns_of(table));
-                one.is_empty() || two.is_empty() || one.iter().any(|column| two.contains(column))
-            })
+        self.tables.iter().filter(|table| other.tables.contains(table)).any(|table| {
+            let (one, two) = (self.columns_of(table), other.columns_of(table));
+            one.is_empty() || two.is_empty() || one.iter().any(|column| two.contains(column))
+        })
     }
 
     fn columns_of(&self, table: &str) -> Vec<&String> {

@@ -491,3 +491,36 @@ async fn a_table_goes_and_comes_back_beside_writers_of_its_parent() {
         one::<bool>(&client, "SELECT convalidated FROM pg_constraint WHERE conname = 'faxes_owner'").await
     );
 }
+
+#[tokio::test]
+async fn a_composite_value_with_null_fields_is_a_value() {
+    static PAIRS: Migrations =
+        migrations![Migration::new("no_pair", DropColumn::new("c", "p")).not_deployed()];
+    let (database, client) = set().await;
+    for sql in [
+        "CREATE TYPE pair AS (x int, y int)",
+        "CREATE TABLE c (id int PRIMARY KEY, p pair)",
+        "INSERT INTO c VALUES (1, ROW(1, NULL)), (2, ROW(NULL, NULL)), (3, NULL), (4, ROW(1, 2))",
+    ] {
+        run(&client, sql).await;
+    }
+    let m = migrator(&database, &PAIRS);
+    to(&m, &PAIRS, "no_pair", "Drop").await;
+    m.rollback("no_pair", To::Start).await.unwrap();
+    let values = "SELECT string_agg(id || ':' || coalesce(p::text, '-'), ' ' ORDER BY id) FROM c";
+    assert_eq!(one::<String>(&client, values).await, "1:(1,) 2:(,) 3:- 4:(1,2)");
+}
+
+#[tokio::test]
+async fn one_service_does_not_purge_what_another_keeps() {
+    static OTHER: Migrations = migrations![];
+    let (database, client) = set().await;
+    let m = migrator(&database, &TABLE);
+    to(&m, &TABLE, "no_faxes", "SetAside").await;
+    migrator(&database, &OTHER).keep_archives(Duration::ZERO).run().await.unwrap();
+    assert_eq!(m.archives().await.unwrap().len(), 1);
+    m.keep_archives(Duration::ZERO).run().await.unwrap();
+    assert!(
+        !one::<bool>(&client, "SELECT EXISTS (SELECT FROM pg_class WHERE relname ~ '^archive_faxes')").await
+    );
+}

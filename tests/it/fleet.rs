@@ -282,7 +282,7 @@ async fn what_comes_in_the_way_later_keeps_nobody_from_starting_again() {
     // A migration that is refused before it has begun is its own author's to mend.
     static NOT_THERE: Migrations =
         migrations![Migration::new("add", AddColumn::new("nowhere", "more", "text"))];
-    let error = migrator(&database, &NOT_THERE).start().await.unwrap_err();
+    let error = migrator(&database, &NOT_THERE).instance("another").start().await.unwrap_err();
     assert_eq!(error.kind(), Kind::Missing);
 }
 

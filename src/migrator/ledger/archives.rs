@@ -43,7 +43,7 @@ impl Ledger {
                FROM {s}.saved s
                JOIN {s}.migrations m ON m.name = s.migration
                JOIN (pg_catalog.pg_class there JOIN pg_catalog.pg_namespace n ON n.oid = there.relnamespace)
-                 ON format('%I.%I', n.nspname, there.relname) = s.value ->> 'relation'
+                 ON '\"' || replace(n.nspname, '\"', '\"\"') || '\".\"' || replace(there.relname, '\"', '\"\"') || '\"' = s.value ->> 'relation'
                CROSS JOIN LATERAL (
                     WITH RECURSIVE below (oid) AS (
                         SELECT there.oid

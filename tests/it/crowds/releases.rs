@@ -112,7 +112,7 @@ impl Walk {
                     assert!(!window.contains(release), "release {release} in {window}: {error}");
                     self.refused(&error, entered, release);
                     if release > window.hi {
-                        assert!(error.to_string().contains("it paused"), "{error}");
+                        assert!(error.to_string().contains("it is paused"), "{error}");
                     }
                 }
             }

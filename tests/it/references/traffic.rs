@@ -4,7 +4,7 @@ use phasewise::{Kind, ReferenceKind, State, To};
 use tokio_postgres::NoTls;
 
 use super::{DROP, NAME, RENAME, Scene, USERS, counting, migrator, shared, statements};
-use crate::harness::run;
+use crate::harness::{run, until};
 
 #[tokio::test]
 async fn what_was_run_before_does_not_count_and_what_is_run_after_does() {
@@ -130,8 +130,13 @@ async fn statistics_that_were_reset_are_said() {
     let references = scene.shut_by().await;
     assert_eq!(references.len(), 1, "{references:?}");
     assert_eq!(references[0].kind, ReferenceKind::Evidence);
-    assert_eq!(references[0].object, "statistics of statements were reset");
-    scene.migrator.acknowledge(NAME, "statistics of statements were reset").await.expect("a word");
+    let object = &references[0].object;
+    assert!(object.starts_with("statistics of statements were reset at "), "{object}");
+    scene.migrator.acknowledge(NAME, object).await.expect("a word");
+    // That was said of that one.
+    run(&scene.client, "SELECT pg_stat_statements_reset()").await;
+    assert_eq!(scene.shut_by().await.len(), 1);
+    scene.migrator.acknowledge(NAME, &scene.shut_by().await[0].object).await.expect("a word");
     scene.assert_opens().await;
 }
 
@@ -190,4 +195,50 @@ async fn a_replicas_statements_count() {
     assert_eq!(error.kind(), Kind::Unknown, "{error}");
     scene.migrator.acknowledge(NAME, &references[0].object).await.expect("an acknowledgement");
     assert!(matches!(scene.goes().await, State::Applied));
+}
+
+/// A fleet has come to the soak, and its end is 2 s ahead: (the migrator, the instance).
+async fn soaking(scene: &Scene) -> (phasewise::Migrator, phasewise::Schema) {
+    static NEW: phasewise::Migrations = phasewise::migrations![
+        phasewise::Migration::new(NAME, phasewise::RenameColumn::new("users", "name", "full_name"))
+            .deployed::<phasewise::rename_column::StopOldWrites>()
+    ];
+    let new = migrator(&scene.database, &NEW)
+        .settle(std::time::Duration::ZERO)
+        .drive_in_background(false)
+        .soak(std::time::Duration::from_secs(2));
+    let schema = Box::pin(new.start()).await.expect("an instance");
+    (new, schema)
+}
+
+const SOAKED: &str = "SELECT clock_timestamp() > greatest(m.since, (SELECT max(at) FROM phasewise.older)) + interval '2 s' FROM phasewise.migrations m";
+
+#[tokio::test]
+async fn a_statement_in_the_middle_of_a_soak_is_found_at_its_end() {
+    let scene = Scene::set(shared().await, &RENAME, &[USERS]).await;
+    let (new, schema) = soaking(&scene).await;
+    let report = Box::pin(new.run()).await.expect("a run");
+    assert!(matches!(report.get(NAME).expect("it").state, State::Soaking { .. }), "{report}");
+    run(&scene.client, "SELECT name FROM users").await;
+    until(&scene.client, SOAKED).await;
+    let report = Box::pin(new.run()).await.expect("a run");
+    let State::Referenced { references } = &report.get(NAME).expect("it").state else { panic!("{report}") };
+    assert_eq!(statements(references), ["SELECT name FROM users"]);
+    schema.leave().await.expect("it leaves");
+}
+
+#[tokio::test]
+async fn a_soak_in_which_nobody_counted_proves_nothing() {
+    let scene = Scene::set(shared().await, &RENAME, &[USERS, "DROP EXTENSION pg_stat_statements"]).await;
+    let (new, schema) = soaking(&scene).await;
+    until(&scene.client, SOAKED).await;
+    run(&scene.client, "CREATE EXTENSION pg_stat_statements").await;
+    let report = Box::pin(new.run()).await.expect("a run");
+    let State::Referenced { references } = &report.get(NAME).expect("it").state else { panic!("{report}") };
+    assert_eq!(references.len(), 1, "{references:?}");
+    assert_eq!(references[0].kind, ReferenceKind::Evidence);
+    assert!(references[0].object.starts_with("statements before "), "{references:?}");
+    new.acknowledge(NAME, &references[0].object).await.expect("a word");
+    assert!(Box::pin(new.run()).await.expect("a run").is_complete());
+    schema.leave().await.expect("it leaves");
 }
