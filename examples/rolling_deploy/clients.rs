@@ -73,7 +73,8 @@ impl Clients {
         let running = Arc::new(AtomicBool::new(true));
         let mut tasks = JoinSet::new();
         for number in 0..CLIENTS {
-            let client = Client { balancer: Arc::clone(balancer), score: Arc::clone(score), users: Users::new() };
+            let client =
+                Client { balancer: Arc::clone(balancer), score: Arc::clone(score), users: Users::new() };
             let running = Arc::clone(&running);
             tasks.spawn(async move { client.work(number, &running).await });
         }
@@ -105,7 +106,11 @@ impl Client {
         while running.load(Ordering::Relaxed) {
             let id = ids[fastrand::usize(..ids.len())];
             self.score.requests.fetch_add(1, Ordering::Relaxed);
-            if fastrand::u8(..100) < 40 { self.write(id).await } else { self.read(id).await }
+            if fastrand::u8(..100) < 40 {
+                self.write(id).await
+            } else {
+                self.read(id).await
+            }
             tokio::time::sleep(REST).await;
         }
         self.users

@@ -6,8 +6,8 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -31,6 +31,8 @@ pub struct Instance {
     pub release: usize,
     pub address: SocketAddr,
     child: Child,
+    /// The process ends when this is closed; waiting for the process would close it, were it not taken out.
+    _stdin: Option<ChildStdin>,
     complaints: JoinHandle<String>,
 }
 
@@ -52,12 +54,12 @@ impl Instance {
         let mut child = Command::new(std::env::current_exe()?)
             .args(["serve", &release.to_string()])
             .env("DATABASE_URL", database)
-            // Closed when this program ends, however it does.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
+        let stdin = child.stdin.take();
         let (Some(stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return Err("the process has no output".into());
         };
@@ -79,9 +81,10 @@ impl Instance {
         };
         if let Some(address) = timeout(PATIENCE, listens).await?? {
             tokio::spawn(listen(number, lines, batches));
-            return Ok(Started::Serving(Self { number, release, address, child, complaints }));
+            return Ok(Started::Serving(Self { number, release, address, child, _stdin: stdin, complaints }));
         }
         let status = timeout(PATIENCE, child.wait()).await??;
+        drop(stdin);
         let why = complaints.await?;
         if status.code() == Some(REFUSED.into()) {
             return Ok(Started::Refused(why));
@@ -118,11 +121,7 @@ impl fmt::Display for Instance {
 }
 
 /// Its log. Read to the end, since a full pipe would stop the process.
-async fn listen(
-    number: u32,
-    mut lines: tokio::io::Lines<BufReader<ChildStdout>>,
-    batches: UnboundedSender<Batch>,
-) {
+async fn listen(number: u32, mut lines: Lines<BufReader<ChildStdout>>, batches: UnboundedSender<Batch>) {
     while let Ok(Some(line)) = lines.next_line().await {
         tell(number, &line, &batches);
     }

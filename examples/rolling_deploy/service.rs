@@ -26,7 +26,7 @@ const DRAIN: Duration = Duration::from_millis(500);
 
 /// The migrator, with times for a demonstration of a minute. Without these lines a heartbeat is sent every 10 s, an
 /// instance expires after 45 s, and the old column stays for 14 days after its last use.
-fn migrator(pool: Pool, build: &'static Build) -> Migrator {
+pub fn migrator(pool: Pool, build: &'static Build) -> Migrator {
     Migrator::new(pool, &build.migrations)
         .instance("api")
         .heartbeat(Duration::from_millis(500))
@@ -111,7 +111,11 @@ pub struct User {
 
 /// The schema may have moved on without an instance that the database has not heard of: it neither reads nor writes.
 async fn only_while_current(State(service): State<Service>, request: Request, next: Next) -> Response {
-    if service.is_current() { next.run(request).await } else { StatusCode::SERVICE_UNAVAILABLE.into_response() }
+    if service.is_current() {
+        next.run(request).await
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE.into_response()
+    }
 }
 
 async fn read(State(service): State<Service>, Path(id): Path<i64>) -> Result<Json<User>, Failure> {

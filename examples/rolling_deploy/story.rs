@@ -9,12 +9,13 @@ use crate::Result;
 use crate::builds::{MIGRATION, RELEASES};
 use crate::database::{self, ROWS};
 use crate::fleet::Fleet;
+use crate::service;
 
 /// Nobody calls `run`, `confirm` or anything else here: the instances move the schema along by themselves, as far as the
 /// fleet allows.
 pub async fn play(fleet: &mut Fleet, pool: &Pool) -> Result<()> {
-    // Only looks.
-    let schema = Watcher(Migrator::new(pool.clone(), &RELEASES[0].migrations));
+    // Only looks, with the service's own settings: they say when an instance counts as gone.
+    let schema = Watcher(service::migrator(pool.clone(), &RELEASES[0]));
 
     // Reads the new column, which nobody fills yet: it has to wait until release 1 is out.
     fleet.deploy_in_vain(2).await?;
