@@ -97,7 +97,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Kills an instance of a release as `kill -9` does: nobody else is told.
+    /// Kills an instance of a release with `kill -9`. Nobody is told: the balancer finds out by a request that breaks, or
+    /// by its next probe.
     pub async fn kill_one_of(&mut self, release: usize) -> Result<()> {
         let found = self.instances.iter().position(|instance| instance.release == release);
         let victim = found.ok_or_else(|| format!("no instance of release {release} is left"))?;
@@ -109,10 +110,16 @@ impl Fleet {
     pub async fn kill_driver_at(&mut self, rows: u64) -> Result<()> {
         let batch = self.batch(|batch| batch.done >= rows).await?;
         let driver = self.instances.iter().position(|instance| instance.number == batch.instance);
-        println!("the backfill has come to {} rows", batch.done);
+        println!("backfill: instance {} has come to {} rows", batch.instance, batch.done);
         self.kill(driver.ok_or("the driver is gone already")?).await?;
         let next = self.batch(|next| next.instance != batch.instance).await?;
-        println!("  instance {} goes on: {} rows", next.instance, next.done);
+        println!(
+            "  instance {} goes on with the pages that were under way, at {} rows",
+            next.instance, next.done
+        );
+        if next.done < rows / 2 {
+            return Err("the backfill began anew".into());
+        }
         Ok(())
     }
 
@@ -131,10 +138,7 @@ impl Fleet {
     async fn kill(&mut self, at: usize) -> Result<()> {
         let victim = self.instances.remove(at);
         println!("  kill -9 of {victim}");
-        let address = victim.address;
-        victim.kill().await?;
-        self.balancer.remove(address);
-        Ok(())
+        victim.kill().await
     }
 
     async fn start(&mut self, release: usize) -> Result<Started> {

@@ -88,6 +88,6 @@ impl Watcher {
 
     fn print(&self, found: &MigrationStatus) {
         let phase = found.phase.as_deref().unwrap_or("no phase");
-        println!("schema: {phase}, releases {} may run; {}", found.window, found.state);
+        println!("schema: {phase}, releases {} may serve; {}", found.window, found.state);
     }
 }
