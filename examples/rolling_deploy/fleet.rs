@@ -65,7 +65,7 @@ impl Fleet {
     async fn replace(&mut self, release: usize) -> Result<()> {
         let full = self.instances.len() >= INSTANCES;
         let new = match self.start(release).await? {
-            Started::Serving(instance) => instance,
+            Started::Serving(instance) => *instance,
             Started::Refused(why) => return Err(format!("release {release} was refused: {why}").into()),
         };
         self.balancer.add(new.address).await?;

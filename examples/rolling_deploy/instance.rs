@@ -38,7 +38,7 @@ pub struct Instance {
 
 /// What comes of a start.
 pub enum Started {
-    Serving(Instance),
+    Serving(Box<Instance>),
     /// The process said why, and ended.
     Refused(String),
 }
@@ -81,7 +81,14 @@ impl Instance {
         };
         if let Some(address) = timeout(PATIENCE, listens).await?? {
             tokio::spawn(listen(number, lines, batches));
-            return Ok(Started::Serving(Self { number, release, address, child, _stdin: stdin, complaints }));
+            return Ok(Started::Serving(Box::new(Self {
+                number,
+                release,
+                address,
+                child,
+                _stdin: stdin,
+                complaints,
+            })));
         }
         let status = timeout(PATIENCE, child.wait()).await??;
         drop(stdin);
@@ -94,7 +101,7 @@ impl Instance {
 
     /// Tells it to end, and waits until it has.
     pub async fn stop(mut self) -> Result<()> {
-        let id = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let id = self.child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
         kill_process(id.ok_or_else(|| format!("{self} has ended by itself"))?, Signal::TERM)?;
         let status = timeout(PATIENCE, self.child.wait()).await??;
         self.ended(status).await
