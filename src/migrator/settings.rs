@@ -328,7 +328,8 @@ impl Migrator {
     }
 
     /// How long [`start`](Migrator::start) waits for other instances, a settle time, or a backfill that this build
-    /// needs, before it refuses to serve. Else 60 s.
+    /// needs and another one drives, before it refuses to serve. Else 60 s. What it drives itself takes as long as it
+    /// takes.
     #[must_use]
     pub fn start_wait(mut self, wait: Duration) -> Self {
         self.start_wait = wait;

@@ -216,9 +216,7 @@ impl Migrator {
         let since = book.last_use(record);
         let known = ledger.baselines(conn, entry.name()).await?;
         let is_known = |server: &str| known.get(server).is_some_and(|(at, _)| *at >= since);
-        if record.counted.is_some_and(|at| at >= since)
-            && self.replicas.iter().all(|replica| is_known(&replica.name))
-        {
+        if is_known("") && self.replicas.iter().all(|replica| is_known(&replica.name)) {
             return Ok(());
         }
         let targets = self.targets(conn, scope, &dropped).await?;

@@ -193,7 +193,8 @@ pub(super) fn since(before: &Seen, now: &Seen, on: &str) -> Vec<Reference> {
         })
         .collect();
     if now.reset != before.reset {
-        let at = now.reset.map(|at| format!(" at {}", at.to_rfc3339_opts(SecondsFormat::Secs, true)));
+        // Two resets are two names.
+        let at = now.reset.map(|at| format!(" at {}", at.to_rfc3339_opts(SecondsFormat::Millis, true)));
         references.push(evidence(
             format!("statistics of statements{on} were reset{}", at.unwrap_or_default()),
             "what was run before that is not known any more",
@@ -273,6 +274,9 @@ mod tests {
         let evicted = Seen { dealloc: Some(1), ..before.clone() };
         assert_eq!(objects(&before, &evicted), ["statistics of statements were thrown out"]);
         let reset = Seen { reset: Some(DateTime::UNIX_EPOCH), ..evicted };
-        assert_eq!(objects(&before, &reset), ["statistics of statements were reset at 1970-01-01T00:00:00Z"]);
+        assert_eq!(
+            objects(&before, &reset),
+            ["statistics of statements were reset at 1970-01-01T00:00:00.000Z"]
+        );
     }
 }
