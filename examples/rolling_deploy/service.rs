@@ -1,8 +1,8 @@
 //! The service, as an application with phasewise looks: it joins the fleet before it listens, serves only while it is
 //! current, and leaves the fleet on SIGTERM.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
@@ -21,14 +21,24 @@ use tokio_postgres::NoTls;
 use crate::Result;
 use crate::builds::Build;
 
-/// Longer than the load balancer needs to see that an instance is no longer ready.
+/// Longer than the load balancer needs to see that an instance is no longer ready: the period of its probe, as often as it
+/// must fail, and what it takes to tell all proxies.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// The migrator, with times for a demonstration of a minute. Without these lines a heartbeat is sent every 10 s, an
-/// instance expires after 45 s, and the old column stays for 14 days after its last use.
+/// The migrator, as a service has it: with a pool of its own, since requests must not keep it from its heartbeat.
 pub fn migrator(pool: Pool, build: &'static Build) -> Migrator {
-    Migrator::new(pool, &build.migrations)
-        .instance("api")
+    let migrator = Migrator::new(pool, &build.migrations).instance("api").observe(|event: &Event<'_>| {
+        if let Event::BatchDone { done, .. } = event {
+            println!("backfill: {done} rows");
+        }
+    });
+    in_a_minute(migrator)
+}
+
+/// Times for a demonstration of a minute, and for nothing else: else a heartbeat is sent every 10 s, an instance expires
+/// after 45 s, and the old column stays for 14 days after its last use.
+fn in_a_minute(migrator: Migrator) -> Migrator {
+    migrator
         .heartbeat(Duration::from_millis(500))
         .expiry(Duration::from_secs(4))
         .grace(Duration::from_secs(2))
@@ -38,36 +48,34 @@ pub fn migrator(pool: Pool, build: &'static Build) -> Migrator {
         .poll(Duration::from_millis(500))
         .soak(Duration::from_secs(3))
         .backfill(BackfillPolicy::new().fixed(2_000))
-        .observe(|event: &Event<'_>| {
-            if let Event::BatchDone { done, .. } = event {
-                println!("backfill: {done} rows");
-            }
-        })
 }
 
 /// Serves until SIGTERM.
 pub async fn serve(build: &'static Build) -> Result<()> {
-    let pool = connect(&std::env::var("DATABASE_URL")?)?;
+    let url = std::env::var("DATABASE_URL")?;
+    let mut terminated = signal(SignalKind::terminate())?;
     // Refused here, it never listens, and the deploy stops before it has replaced anything.
-    let schema = Arc::new(migrator(pool.clone(), build).start().await?);
-    let served = listen(pool, build, &schema).await;
+    let migrator = migrator(connect(&url)?, build);
+    let schema = tokio::select! {
+        started = migrator.start() => Arc::new(started?),
+        _ = terminated.recv() => return Ok(()),
+    };
+    let served = listen(connect(&url)?, build, &schema, terminated).await;
     // Nothing is under way any more. Whoever waits for this instance to go need not wait for it to expire.
-    if let Some(schema) = Arc::into_inner(schema) {
-        schema.leave().await?;
-    }
-    served
+    let left = schema.leave().await;
+    served?;
+    Ok(left?)
 }
 
-async fn listen(pool: Pool, build: &'static Build, schema: &Arc<Schema>) -> Result<()> {
+async fn listen(pool: Pool, build: &'static Build, schema: &Arc<Schema>, terminated: Signal) -> Result<()> {
     let draining = Arc::new(AtomicBool::new(false));
-    let service = Service { pool, build, schema: Arc::downgrade(schema), draining: Arc::clone(&draining) };
+    let service = Service { pool, build, schema: Arc::clone(schema), draining: Arc::clone(&draining) };
     let app = Router::new()
         .route("/users/{id}", get(read).put(write))
         .route_layer(middleware::from_fn_with_state(service.clone(), only_while_current))
         .route("/ready", get(ready))
         .route("/health", get(health))
         .with_state(service);
-    let terminated = signal(SignalKind::terminate())?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on {}", listener.local_addr()?);
     Ok(axum::serve(listener, app).with_graceful_shutdown(drained(terminated, draining)).await?)
@@ -91,15 +99,8 @@ fn connect(url: &str) -> Result<Pool> {
 struct Service {
     pool: Pool,
     build: &'static Build,
-    /// `serve` owns it, as leaving consumes it.
-    schema: Weak<Schema>,
+    schema: Arc<Schema>,
     draining: Arc<AtomicBool>,
-}
-
-impl Service {
-    fn is_current(&self) -> bool {
-        self.schema.upgrade().is_some_and(|schema| schema.is_current())
-    }
 }
 
 /// A user. The version is the client's: it counts its writes.
@@ -111,7 +112,7 @@ pub struct User {
 
 /// The schema may have moved on without an instance that the database has not heard of: it neither reads nor writes.
 async fn only_while_current(State(service): State<Service>, request: Request, next: Next) -> Response {
-    if service.is_current() {
+    if service.schema.is_current() {
         next.run(request).await
     } else {
         StatusCode::SERVICE_UNAVAILABLE.into_response()
@@ -140,7 +141,7 @@ async fn write(
 
 /// Whether the balancer may send requests here.
 async fn ready(State(service): State<Service>) -> StatusCode {
-    if service.is_current() && !service.draining.load(Ordering::Relaxed) {
+    if service.schema.is_current() && !service.draining.load(Ordering::Relaxed) {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
@@ -148,8 +149,8 @@ async fn ready(State(service): State<Service>) -> StatusCode {
 }
 
 /// For people and dashboards: what this instance knows of itself.
-async fn health(State(service): State<Service>) -> Json<Option<Health>> {
-    Json(service.schema.upgrade().map(|schema| schema.health()))
+async fn health(State(service): State<Service>) -> Json<Health> {
+    Json(service.schema.health())
 }
 
 /// Why a request was not done.

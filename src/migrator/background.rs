@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::events::Event;
 use super::gates::{Goal, Judge};
@@ -49,7 +49,7 @@ impl Background {
 
     pub(super) async fn run(self) {
         let poll = self.poll();
-        let mut pause = Duration::ZERO;
+        let (mut pause, mut alone) = (Duration::ZERO, 1);
         loop {
             // Instances that started together should not all look at the same moment.
             sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
@@ -63,12 +63,17 @@ impl Background {
                 Ok(driven) => driven,
                 Err(panic) => Err(panicked(&*panic)),
             };
-            match driven {
-                Ok(Driven::Not) => {}
-                Ok(Driven::Well) => self.tell(None, false).await,
-                Ok(Driven::InVain) => self.tell(None, true).await,
-                Err(error) => self.tell(Some(error), true).await,
-            }
+            let (error, in_vain) = match driven {
+                Ok(Driven::Not) => continue,
+                Ok(Driven::Well) => (None, false),
+                Ok(Driven::InVain) => (None, true),
+                // The others may fare better.
+                Err(error) if is_our_own(error.kind()) => (Some(error), false),
+                Err(error) => (Some(error), true),
+            };
+            alone = if error.is_some() && !in_vain { (alone * 2).min(LONGEST_REST) } else { 1 };
+            pause = poll * alone;
+            self.tell(error, in_vain).await;
         }
     }
 
@@ -78,24 +83,53 @@ impl Background {
     }
 
     async fn drive(&self) -> Result<Driven> {
-        let conn = self.monitor.conn().await?;
-        let Member { ledger, candidate, .. } = &*self.member;
-        if ledger.is_left_alone(&conn, self.poll() * LONGEST_REST).await? {
-            return Ok(Driven::Not);
-        }
-        let book = ledger.read(&conn).await?;
-        let judge =
-            Judge { migrator: &self.migrator, book: &book, schema: &candidate.schema, goal: Goal::Open };
-        if !self.migrator.anything_to_enter(judge, false) && !self.migrator.any_expired(&conn, ledger).await?
-        {
-            return Ok(Driven::Well);
+        if let Some(driven) = self.within(self.look()).await? {
+            return Ok(driven);
         }
         match self.migrator.drive(Goal::Open).await {
-            Ok(report) if moved(&report) => ledger.rouse(&conn).await.map(|()| Driven::Well),
+            Ok(report) if moved(&report) => {
+                let roused =
+                    self.within(async { self.member.ledger.rouse(&*self.monitor.conn().await?).await });
+                if let Err(error) = roused.await {
+                    tracing::debug!(target: "phasewise", %error, "the others were not roused");
+                }
+                Ok(Driven::Well)
+            }
             Ok(_) => Ok(Driven::InVain),
             // Somebody else drives, or wants to.
             Err(error) if error.kind() == Kind::Busy => Ok(Driven::Not),
             Err(error) => Err(error),
+        }
+    }
+
+    /// `None` if there is something to drive.
+    async fn look(&self) -> Result<Option<Driven>> {
+        let conn = self.monitor.conn().await?;
+        let Member { ledger, candidate, .. } = &*self.member;
+        if ledger.is_left_alone(&conn, &candidate.instance.service, self.poll() * LONGEST_REST).await? {
+            return Ok(Some(Driven::Not));
+        }
+        let book = ledger.read(&conn).await?;
+        let judge =
+            Judge { migrator: &self.migrator, book: &book, schema: &candidate.schema, goal: Goal::Open };
+        let idle = !self.migrator.anything_to_enter(judge, false)
+            && !self.migrator.any_expired(&conn, ledger).await?;
+        Ok(idle.then_some(Driven::Well))
+    }
+
+    /// What is asked through the kept connection: one that does not answer is given up.
+    async fn within<T>(&self, asked: impl Future<Output = Result<T>>) -> Result<T> {
+        let limit = self.migrator.heartbeat.max(Duration::from_secs(10));
+        match timeout(limit, asked).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                self.monitor.reset().await;
+                Err(Error::new(
+                    Kind::Connection,
+                    format!("the database did not answer in {} s; the driver tries again", limit.as_secs()),
+                ))
+            }
         }
     }
 
@@ -109,7 +143,8 @@ impl Background {
         let noted = async {
             let conn = self.monitor.conn().await?;
             if in_vain {
-                self.member.ledger.rest(&conn, self.poll(), self.poll() * LONGEST_REST).await?;
+                let service = &self.member.candidate.instance.service;
+                self.member.ledger.rest(&conn, service, self.poll(), self.poll() * LONGEST_REST).await?;
             }
             if news {
                 let text = error.as_ref().map(ToString::to_string);
@@ -117,10 +152,15 @@ impl Background {
             }
             Ok::<_, Error>(())
         };
-        if let Err(error) = noted.await {
+        if let Err(error) = self.within(noted).await {
             tracing::debug!(target: "phasewise", %error, "what the driver came to was not noted");
         }
     }
+}
+
+/// Whether an error is of this instance or build alone.
+fn is_our_own(kind: Kind) -> bool {
+    matches!(kind, Kind::Connection | Kind::Permission | Kind::Changed | Kind::LeaseLost | Kind::Definition)
 }
 
 fn moved(report: &Report) -> bool {

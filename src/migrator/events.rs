@@ -232,8 +232,7 @@ pub enum Event<'a> {
         /// Its id.
         instance: &'a str,
     },
-    /// It could not register again: the schema has moved on without it, or the database cannot be reached. It tries again
-    /// with every heartbeat.
+    /// It was not let in again: the schema has moved on without it. It tries again with every heartbeat.
     ShutOut {
         /// Its id.
         instance: &'a str,

@@ -27,7 +27,7 @@ use crate::error::{Error, Kind, Result};
 #[derive(Debug)]
 pub struct Schema {
     member: Arc<Member>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
     report: Report,
 }
 
@@ -212,7 +212,7 @@ impl Schema {
         if migrator.drives {
             tasks.push(tokio::spawn(Background::new(Arc::clone(&member)).run()));
         }
-        Self { member, tasks, report }
+        Self { member, tasks: Mutex::new(tasks), report }
     }
 
     /// What `start` did before it joined.
@@ -273,19 +273,23 @@ impl Schema {
         ))
     }
 
-    /// Leaves the fleet: this instance no longer holds any migration back. What its background driver has under way is
-    /// given up, and another one resumes it.
+    /// Leaves the fleet: this instance no longer holds any migration back, and [is not current](Self::is_current) any more.
+    /// What its background driver has under way is given up, and another one resumes it.
+    ///
+    /// Call it once nothing of the old or the new shape is used here any more: after the last request.
     ///
     /// # Errors
     ///
     /// [`Kind::Connection`](crate::Kind::Connection); the row then expires by itself.
-    pub async fn leave(mut self) -> Result<()> {
-        for task in &mut self.tasks {
+    pub async fn leave(&self) -> Result<()> {
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
             task.abort();
             // A beat that is being sent at this moment would put the row back.
             let _ = task.await;
         }
         let member = &self.member;
+        member.standing.send_modify(|standing| standing.out = Some("it has left the fleet".to_owned()));
         let conn = member.migrator.connector.open().await?;
         // It may have written until now.
         let noted = member.note_if_older(&conn).await;
@@ -295,7 +299,7 @@ impl Schema {
 
 impl Drop for Schema {
     fn drop(&mut self) {
-        for task in &self.tasks {
+        for task in self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner) {
             task.abort();
         }
     }

@@ -152,7 +152,7 @@ impl Migrator {
             release.is_some_and(|release| release > book.window(entry.name()).hi)
                 && matches!(
                     judge.state(entry, self.assume_fresh),
-                    State::Waiting { .. } | State::Soaking { .. } | State::Paused | State::Changed
+                    State::Waiting { .. } | State::Soaking { .. } | State::Paused
                 )
         })
     }
@@ -235,7 +235,7 @@ impl Migrator {
                     State::Paused => {
                         "it is paused. Resume it and let it move on first, then deploy this build".to_owned()
                     }
-                    state @ (State::Soaking { .. } | State::HeldUp { .. } | State::Changed) => {
+                    state @ (State::Soaking { .. } | State::HeldUp { .. }) => {
                         format!("it {state}. Let it move on first, then deploy this build")
                     }
                     state => format!(
@@ -263,7 +263,9 @@ impl Migrator {
                 return None;
             }
             let name = &record.name;
-            let advice = if record.done() {
+            let advice = if self.migrations.is_retired(name) {
+                "Let it come to its end with a build that lists it, then deploy this one".to_owned()
+            } else if record.done() {
                 format!("Deploy a build that lists it; or, if the code needs nothing old of it, name it: migrations![…].retired(&[\"{name}\"])")
             } else {
                 format!("Deploy a build that lists it and speaks release {} or newer; or roll it back, with a build that lists it, until release {release} may run", window.lo)

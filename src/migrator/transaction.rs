@@ -112,15 +112,15 @@ impl Worker<'_> {
         // Nobody knows what a statement without declared locks takes: it is held to the budget like a strong one.
         let limited = strong || !step.locks_known || step.locks.is_empty();
         // A client that holds one of several relations and waits for another would be the deadlock's victim, since it began
-        // to wait later and finds out first: we have given up by then.
-        let several = !step.locks_known || {
-            let mut locked =
-                step.locks.iter().filter(|lock| lock.mode >= LockMode::Share).map(|lock| &lock.relation);
-            locked.next().is_some_and(|first| locked.any(|other| other != first))
-        };
-        let budget = self.migrator.stall_budget;
-        let budget = if several { budget.min(self.session.deadlock_timeout() * 3 / 4) } else { budget };
-        let budget = budget.max(Duration::from_millis(1));
+        // to wait later and finds out first: we have given up by then. SQL of the user's may take longer for its work.
+        let stall_budget = self.migrator.stall_budget;
+        let before_deadlocks = stall_budget.min(self.session.deadlock_timeout() * 3 / 4);
+        let before_deadlocks = before_deadlocks.max(Duration::from_millis(1));
+        let mut locked =
+            step.locks.iter().filter(|lock| lock.mode >= LockMode::Share).map(|lock| &lock.relation);
+        let several = locked.next().is_some_and(|first| locked.any(|other| other != first));
+        let budget = if several { before_deadlocks } else { stall_budget };
+        let lock = if several || !step.locks_known { before_deadlocks } else { stall_budget };
         let tries = Tries::new(self.migrator, &step.summary);
         let mut tries = if long { tries.long() } else { tries.timed(limited) };
         loop {
@@ -134,7 +134,7 @@ impl Worker<'_> {
                 Timeouts { lock, statement: None, idle: Duration::from_secs(10) }
             } else {
                 Timeouts {
-                    lock: tries.timeout().min(budget),
+                    lock: tries.timeout().min(lock),
                     statement: limited.then_some(budget),
                     idle: budget.max(Duration::from_millis(500)),
                 }

@@ -102,8 +102,8 @@ async fn a_wait_for_autovacuum_delays_no_client() {
     assert!(driven.await.unwrap().unwrap().is_complete());
 }
 
-/// The migration takes a, sleeps, and wants b; this test has b, and wants a. The driver is the one that notices.
-async fn deadlock(migrations: &'static Migrations, tune: impl FnOnce(Migrator) -> Migrator) {
+/// The migration takes a, sleeps, and wants b; this test has b, and wants a. Nobody but the driver would notice.
+async fn deadlock(migrations: &'static Migrations, tune: impl FnOnce(Migrator) -> Migrator) -> Client {
     let database = database().await;
     let client = database.connect().await.unwrap();
     run(&client, "CREATE TABLE a ()").await;
@@ -120,15 +120,16 @@ async fn deadlock(migrations: &'static Migrations, tune: impl FnOnce(Migrator) -
     // Only the end of the driver's transaction can have let it.
     run(&holder, "COMMIT").await;
     assert!(driven.await.unwrap().unwrap().is_complete());
-    until(&client, "SELECT deadlocks = 1 FROM pg_stat_database WHERE datname = current_database()").await;
+    client
 }
 
 #[tokio::test]
-async fn a_deadlock_is_tried_again() {
+async fn who_waits_for_us_while_we_wait_for_it_is_no_deadlocks_victim() {
     static SHORT: Migrations = migrations![Migration::new(
         "short",
         Together(&["LOCK TABLE a", "SELECT pg_sleep(0.5)", "LOCK TABLE b"])
     )];
+    // The driver gives up before anybody's deadlock_timeout is over; the other one gets its lock.
     deadlock(&SHORT, |m| m.stall_budget(Duration::from_secs(5))).await;
 }
 
@@ -141,8 +142,11 @@ async fn a_deadlock_after_long_work_is_tried_again() {
             .irreversible("a test")
     )];
     // Its own work takes longer than it may try for a lock.
-    deadlock(&LONG, |m| m.stall_budget(Duration::from_millis(100)).lock_deadline(Duration::from_millis(500)))
-        .await;
+    let client = deadlock(&LONG, |m| {
+        m.stall_budget(Duration::from_millis(100)).lock_deadline(Duration::from_millis(500))
+    })
+    .await;
+    until(&client, "SELECT deadlocks = 1 FROM pg_stat_database WHERE datname = current_database()").await;
 }
 
 /// Tells the process of a driver where its database is.

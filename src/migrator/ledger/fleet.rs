@@ -207,7 +207,7 @@ impl Ledger {
             "SELECT coalesce(a.application_name, '') AS application, coalesce(a.usename::text, '?') AS role,
                     host(a.client_addr) AS address, count(*) AS sessions
                FROM pg_catalog.pg_stat_activity a
-              WHERE a.datname = current_database() AND coalesce(a.backend_type, 'client backend') = 'client backend' AND a.pid <> pg_backend_pid()
+              WHERE a.datname = current_database() AND a.usesysid IS NOT NULL AND coalesce(a.backend_type, 'client backend') = 'client backend' AND a.pid <> pg_backend_pid()
                 AND NOT EXISTS (
                     SELECT FROM {s}.instances i
                      WHERE i.role = a.usename AND i.address IS NOT DISTINCT FROM host(a.client_addr)
@@ -228,25 +228,38 @@ impl Ledger {
             .collect()
     }
 
-    /// Whether drivers in the background leave the work to another one, or rest: for `rest` at most.
-    pub(in crate::migrator) async fn is_left_alone(&self, conn: &Conn, rest: Duration) -> Result<bool> {
+    /// Whether drivers of a service in the background leave the work to another one, or rest: for `rest` at most.
+    pub(in crate::migrator) async fn is_left_alone(
+        &self,
+        conn: &Conn,
+        service: &str,
+        rest: Duration,
+    ) -> Result<bool> {
         // What lies further ahead is from before the clock was set back.
         let sql = self.sql(
             "SELECT coalesce(expires_at BETWEEN clock_timestamp() AND clock_timestamp() + make_interval(secs => 2 * lasts), false)
-                    OR coalesce(rest_until BETWEEN clock_timestamp() AND clock_timestamp() + make_interval(secs => $1), false) AS alone
+                    OR coalesce(rest_of = $2 AND rest_until BETWEEN clock_timestamp() AND clock_timestamp() + make_interval(secs => $1), false) AS alone
                FROM {s}.lease",
         );
-        let rows = conn.ask(&sql, &[float8(&rest.as_secs_f64())]).await?;
+        let rows = conn.ask(&sql, &[float8(&rest.as_secs_f64()), text(&service)]).await?;
         rows.first().map_or(Ok(false), |row| get(row, "alone"))
     }
 
-    /// A driver in the background drove in vain: all of them rest, twice as long each time, up to `most`.
-    pub(in crate::migrator) async fn rest(&self, conn: &Conn, first: Duration, most: Duration) -> Result<()> {
+    /// A driver in the background drove in vain: all of its service rest, twice as long each time, up to `most`.
+    pub(in crate::migrator) async fn rest(
+        &self,
+        conn: &Conn,
+        service: &str,
+        first: Duration,
+        most: Duration,
+    ) -> Result<()> {
         let sql = self.sql(
-            "UPDATE {s}.lease SET in_vain = least(in_vain + 1, 30),
-                    rest_until = clock_timestamp() + make_interval(secs => least($1 * 2 ^ in_vain, $2))",
+            "UPDATE {s}.lease SET in_vain = CASE WHEN rest_of = $3 THEN least(in_vain + 1, 30) ELSE 1 END, rest_of = $3,
+                    rest_until = clock_timestamp()
+                        + make_interval(secs => least($1 * 2 ^ CASE WHEN rest_of = $3 THEN in_vain ELSE 0 END, $2))",
         );
-        conn.write(&sql, &[float8(&first.as_secs_f64()), float8(&most.as_secs_f64())]).await.map(drop)
+        let (first, most) = (first.as_secs_f64(), most.as_secs_f64());
+        conn.write(&sql, &[float8(&first), float8(&most), text(&service)]).await.map(drop)
     }
 
     /// Something has moved, or a person has said something.

@@ -50,11 +50,15 @@ impl Ledger {
             "INSERT INTO {s}.baselines (migration, server, at, seen) VALUES ($1, $2, $3, $4)
              ON CONFLICT (migration, server) DO UPDATE SET at = excluded.at, seen = excluded.seen",
         );
-        // What was said of statements was said of those before.
+        // What was said of this server's statements was said of those before.
         let stale = self.sql(
-            "DELETE FROM {s}.acknowledgements WHERE migration = $1 AND at < $2 AND object ~ '^(statements? |statistics of statements)'",
+            "DELETE FROM {s}.acknowledgements a
+              USING (SELECT object, substring(object FROM '^(?:statement -?[0-9]+|statements|statistics of statements)(.*)$') AS rest
+                       FROM {s}.acknowledgements WHERE migration = $1) AS said
+              WHERE a.migration = $1 AND a.at < $2 AND a.object = said.object AND said.rest IS NOT NULL
+                AND CASE WHEN $3 = '' THEN NOT starts_with(said.rest, ' on replica ') ELSE starts_with(said.rest, ' on replica ' || $3) END",
         );
-        conn.write(&stale, &[text(&migration), (&at, Type::TIMESTAMPTZ)]).await?;
+        conn.write(&stale, &[text(&migration), (&at, Type::TIMESTAMPTZ), text(&server)]).await?;
         let seen = to_json(seen)?;
         conn.write(&sql, &[text(&migration), text(&server), (&at, Type::TIMESTAMPTZ), jsonb(&seen)]).await?;
         Ok(())

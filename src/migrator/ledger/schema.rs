@@ -151,7 +151,8 @@ pub(super) const CREATE: &[&str] = &[
         by text,
         wanted_at timestamptz,
         in_vain integer NOT NULL DEFAULT 0,
-        rest_until timestamptz
+        rest_until timestamptz,
+        rest_of text
     )",
     "INSERT INTO {s}.lease (token, expires_at) VALUES (0, '-infinity')",
 ];

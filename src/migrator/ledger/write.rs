@@ -101,9 +101,13 @@ impl Ledger {
     ) -> Result<()> {
         let (name, phase, direction) = (at.migration, at.phase, at.direction.as_str());
         let sql = self.sql(
-            "UPDATE {s}.migrations SET entered = $2, moving = NULL, since = greatest(since, clock_timestamp()) WHERE name = $1",
+            "UPDATE {s}.migrations SET entered = $2, moving = NULL,
+                    since = CASE WHEN $3 THEN greatest(since, clock_timestamp()) ELSE clock_timestamp() END
+              WHERE name = $1",
         );
-        conn.ask(&sql, &[text(&name), int4(&as_count(entered))]).await?;
+        // A clock that was set back makes no soak shorter; one that was far ahead is forgotten by going back.
+        let forward = at.direction == Direction::Forward;
+        conn.ask(&sql, &[text(&name), int4(&as_count(entered)), boolean(&forward)]).await?;
         let sql = self.sql(&format!(
             "INSERT INTO {{s}}.history (migration, phase, direction, took, by) VALUES ($1, $2, $3, $4, {BY})"
         ));

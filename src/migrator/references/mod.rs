@@ -217,7 +217,10 @@ impl Migrator {
         let known = ledger.baselines(conn, entry.name()).await?;
         let is_known = |server: &str| known.get(server).is_some_and(|(at, _)| *at >= since);
         if is_known("") && self.replicas.iter().all(|replica| is_known(&replica.name)) {
-            return Ok(());
+            return match record.counted {
+                Some(at) if at >= since => Ok(()),
+                _ => ledger.counted(conn, entry.name(), book.now).await,
+            };
         }
         let targets = self.targets(conn, scope, &dropped).await?;
         for (server, traffic) in self.traffic(conn, &targets).await? {
