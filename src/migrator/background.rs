@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::events::Event;
 use super::gates::{Goal, Judge};
@@ -117,20 +117,9 @@ impl Background {
         Ok(idle.then_some(Driven::Well))
     }
 
-    /// What is asked through the kept connection: one that does not answer is given up.
+    /// What is asked through the kept connection.
     async fn within<T>(&self, asked: impl Future<Output = Result<T>>) -> Result<T> {
-        let limit = self.migrator.heartbeat.max(Duration::from_secs(10));
-        match timeout(limit, asked).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(error),
-            Err(_) => {
-                self.monitor.reset().await;
-                Err(Error::new(
-                    Kind::Connection,
-                    format!("the database did not answer in {} s; the driver tries again", limit.as_secs()),
-                ))
-            }
-        }
+        self.monitor.answer(self.migrator.heartbeat.max(Duration::from_secs(10)), asked).await
     }
 
     /// Says what the last try came to, where that is news.

@@ -148,8 +148,10 @@ impl Migrator {
     /// Whether there is a phase to enter, or a soak at whose beginning statements are counted.
     pub(super) fn anything_to_enter(&self, judge: Judge<'_>, fresh: bool) -> bool {
         let fresh = fresh || self.assume_fresh;
-        self.aims(judge.goal).any(|entry| {
-            matches!(judge.next(entry, fresh), Next::Enter(_)) || !fresh && judge.is_to_be_counted(entry)
+        self.aims(judge.goal).any(|entry| match judge.next(entry, fresh) {
+            Next::Enter(_) => true,
+            Next::Stop(State::Soaking { .. }) => judge.is_to_be_counted(entry),
+            Next::Stop(_) => false,
         })
     }
 

@@ -257,15 +257,13 @@ impl Judge<'_> {
         None
     }
 
-    /// Whether statements are to be counted now: a soak has begun, or begun again, at whose end they are compared.
+    /// Whether statements are to be counted for a migration that soaks: they are compared at the end, and were not counted
+    /// since the soak began, or began again.
     pub(super) fn is_to_be_counted(&self, entry: &Entry) -> bool {
-        let Some(record) = self.book.record(entry.name()).filter(|record| record.moving.is_none()) else {
-            return false;
-        };
+        let Some(record) = self.book.record(entry.name()) else { return false };
         let here = record.entered.checked_sub(1).and_then(|at| entry.phases().get(at));
         here.is_some_and(|info| info.gate.needs_unreferenced())
             && record.counted.is_none_or(|at| at < self.book.last_use(record))
-            && matches!(self.state(entry, false), State::Soaking { .. })
     }
 
     /// Refuses a build whose definitions differ from what was begun.

@@ -97,24 +97,18 @@ impl Member {
         loop {
             ticks.tick().await;
             let begun = Instant::now();
-            match tokio::time::timeout(self.migrator.heartbeat, self.beat(&monitor)).await {
-                Ok(Ok(Some(conn))) => {
+            let limit = self.migrator.heartbeat;
+            match monitor.answer(limit, self.beat(&monitor)).await {
+                Ok(Some(conn)) => {
                     self.took(begun);
                     // That it is alive does not hang on the rest of the ledger.
-                    let noted =
-                        tokio::time::timeout(self.migrator.heartbeat, self.note_if_older(&conn)).await;
-                    if !matches!(noted, Ok(Ok(()))) {
-                        tracing::warn!(target: "phasewise", ?noted, "what this instance holds back was not noted; trying again");
-                        monitor.reset().await;
+                    if let Err(error) = monitor.answer(limit, self.note_if_older(&conn)).await {
+                        tracing::warn!(target: "phasewise", %error, "what this instance holds back was not noted; trying again");
                     }
                 }
-                Ok(Ok(None)) => self.again(begun).await,
-                Ok(Err(error)) => {
+                Ok(None) => self.again(begun).await,
+                Err(error) => {
                     tracing::warn!(target: "phasewise", %error, "the instance's heartbeat failed; trying again");
-                }
-                Err(_) => {
-                    tracing::warn!(target: "phasewise", "the instance's heartbeat was not answered; trying again");
-                    monitor.reset().await;
                 }
             }
         }

@@ -1,12 +1,14 @@
 //! The second connection: heartbeats, and a look at who blocks the first. Never in a transaction.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::connect::{Conn, Connector, Sql as _, get, int4};
 use super::events::Blocker;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
 /// Opens itself when it is first needed, and again after a failure.
 #[derive(Debug)]
@@ -28,6 +30,22 @@ impl Monitor {
         let conn = Arc::new(self.connector.open().await?);
         *slot = Some(Arc::clone(&conn));
         Ok(conn)
+    }
+
+    /// What is asked through the connection: one that does not answer within `limit` is forgotten.
+    pub(super) async fn answer<T>(
+        &self,
+        limit: Duration,
+        asked: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let Ok(answer) = timeout(limit, asked).await else {
+            self.reset().await;
+            return Err(Error::new(
+                Kind::Connection,
+                format!("the database did not answer in {:.1} s", limit.as_secs_f64()),
+            ));
+        };
+        answer
     }
 
     /// Forgets a connection that does not answer.

@@ -177,8 +177,9 @@ impl Migrator {
     /// How long archives are kept after the drop, by the database's clock. Else for ever: nothing is purged that nobody
     /// asked for.
     ///
-    /// After that time the next [`run`](Migrator::run) of a migrator that says so purges them, once nothing else is to be
-    /// done; the drop is [`Irreversible`](crate::Irreversible) then. Ninety days are a good beginning.
+    /// After that time the next [`run`](Migrator::run) of a migrator that says so, or its driver in the background, purges
+    /// those of the migrations that this build lists or names as [retired](crate::Migrations::retired); the drop is
+    /// [`Irreversible`](crate::Irreversible) then. Ninety days are a good beginning.
     #[must_use]
     pub fn keep_archives(mut self, time: Duration) -> Self {
         self.keep_archives = Some(time);

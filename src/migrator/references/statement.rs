@@ -346,20 +346,19 @@ impl<'a> Scan<'a> {
 
     /// Whether what is named there is a table in a statement's list of tables.
     fn follows_from(&self, at: usize) -> bool {
-        let mut before = at.wrapping_sub(1);
-        if self.sign(before, '.') {
-            before = before.wrapping_sub(2);
-        }
+        let before = self.in_front_of(at);
         self.follows_a_word(at) || self.sign(before, ',') || self.sign(before, '(')
     }
 
     /// The same, where that is beyond doubt.
     fn follows_a_word(&self, at: usize) -> bool {
-        let mut before = at.wrapping_sub(1);
-        if self.sign(before, '.') {
-            before = before.wrapping_sub(2);
-        }
-        self.word(before, &["from", "join", "into", "update", "only", "using", "lateral"])
+        self.word(self.in_front_of(at), &["from", "join", "into", "update", "only", "using", "lateral"])
+    }
+
+    /// What stands before a name, its schema left out.
+    fn in_front_of(&self, at: usize) -> usize {
+        let before = at.wrapping_sub(1);
+        if self.sign(before, '.') { before.wrapping_sub(2) } else { before }
     }
 
     fn name(&self, at: usize) -> Option<&'a str> {
@@ -422,10 +421,7 @@ impl<'a> Scan<'a> {
 
     /// Whether one of those words stands before the table's name, `ONLY` and a schema left out.
     fn before(&self, table: usize, words: &[&str]) -> bool {
-        let mut before = table.wrapping_sub(1);
-        if self.sign(before, '.') {
-            before = before.wrapping_sub(2);
-        }
+        let mut before = self.in_front_of(table);
         if self.word(before, &["only"]) {
             before = before.wrapping_sub(1);
         }
