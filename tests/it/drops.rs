@@ -386,7 +386,7 @@ impl Writers {
         for task in self.tasks {
             let worst = task.await.unwrap();
             // The budget, and what the machine takes.
-            assert!(worst < BUDGET + Duration::from_millis(600), "a client waited for {worst:?}");
+            assert!(worst < BUDGET * 5, "a client waited for {worst:?}");
         }
     }
 }

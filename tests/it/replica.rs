@@ -109,7 +109,7 @@ async fn batches_wait_for_a_replica_that_does_not_replay() {
     let resumed = Instant::now();
     assert_eq!(next(&mut heard).await, Heard::Resumed);
     // A replica that has caught up and then says nothing keeps its last replay_lag for ten seconds.
-    assert!(resumed.elapsed() < Duration::from_secs(6), "{:?}", resumed.elapsed());
+    assert!(resumed.elapsed() < Duration::from_secs(9), "{:?}", resumed.elapsed());
     assert_eq!(next(&mut heard).await, Heard::Batch);
     let report = running.await.expect("a run").expect("a run to its end");
     assert!(report.is_complete(), "{report}");

@@ -231,7 +231,7 @@ impl Phase for Slow {
     const WINDOW: Window = Window::new(0, 0);
     fn enter(&self, _: &Context<'_>) -> Result<Vec<Step>> {
         let mut statements = vec!["LOCK TABLE t".to_owned()];
-        statements.extend(std::iter::repeat_n("SELECT pg_sleep(0.8)".to_owned(), 3));
+        statements.extend(std::iter::repeat_n("SELECT pg_sleep(0.8)".to_owned(), 6));
         Ok(vec![
             Step::new("lock and sleep", Action::Transaction(statements))
                 .locks("\"public\".\"t\"", LockMode::AccessExclusive),
@@ -267,7 +267,8 @@ async fn the_stall_budget_is_a_transactions_not_a_statements() {
     let worst = worst_wait(&client, "SELECT * FROM t", &run).await;
     assert_eq!(run.await.unwrap().unwrap_err().kind(), Kind::Locked);
     assert!(worst > budget / 2, "the lock was never had: {worst:?}");
-    assert!(worst < budget + Duration::from_millis(500), "{worst:?}");
+    // All that it sleeps, and no statement longer than the budget, is nearly five seconds.
+    assert!(worst < budget * 3, "{worst:?}");
 }
 
 /// The longest that a request took until `run` was over.
