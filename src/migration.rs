@@ -168,6 +168,11 @@ impl Entry {
         self.migration.infos()
     }
 
+    /// The phase that the schema stands in once `entered` phases are entered.
+    pub(crate) fn standing(&self, entered: usize) -> Option<&'static PhaseInfo> {
+        self.phases().get(entered.checked_sub(1)?)
+    }
+
     /// What its phases drop, in order.
     #[must_use]
     pub fn drops(&self) -> Vec<Dropped> {

@@ -157,8 +157,7 @@ fn one(
     state: State,
 ) -> MigrationStatus {
     let number = record.map_or(0, |record| record.entered);
-    let phase =
-        record.and_then(|record| record.phases.get(number.checked_sub(1)?)).map(|place| place.name.clone());
+    let phase = record.and_then(Record::here).map(|place| place.name.clone());
     MigrationStatus {
         name: name.to_owned(),
         phase,

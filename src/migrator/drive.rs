@@ -243,10 +243,7 @@ pub(super) fn note(migrator: &Migrator, report: &mut Report, entry: &Entry, book
         migrator.tell(&Event::Waiting { migration: entry.name(), state: &state });
     }
     let standing = report.of(entry.name());
-    standing.phase = book
-        .record(entry.name())
-        .and_then(|record| record.entered.checked_sub(1))
-        .and_then(|at| entry.phases().get(at))
-        .map(|info| info.name.to_owned());
+    let here = book.record(entry.name()).and_then(|record| entry.standing(record.entered));
+    standing.phase = here.map(|info| info.name.to_owned());
     standing.state = state;
 }

@@ -213,7 +213,7 @@ impl<'a> Fleet<'a> {
         let records = self.book.records.values().filter(|record| record.entered < record.phases.len());
         records
             .filter_map(|record| {
-                let here = record.entered.checked_sub(1).and_then(|at| record.phases.get(at))?;
+                let here = record.here()?;
                 let release = self.release(&subject(record), instance)?;
                 let older = release < record.window_at(record.entered + 1).lo;
                 older.then(|| (record.name.clone(), here.name.clone()))

@@ -275,12 +275,7 @@ impl Driver<'_> {
         let fleet = self.migrator.fleet(book, None);
         for (instance, release) in fleet.members(&subject) {
             if !record.window_at(from).contains(release) || !record.window_at(to).contains(release) {
-                let name = |entered: usize| {
-                    entered
-                        .checked_sub(1)
-                        .and_then(|at| entry.phases().get(at))
-                        .map_or("the start", |info| info.name)
-                };
+                let name = |entered: usize| entry.standing(entered).map_or("the start", |info| info.name);
                 return Err(Error::new(
                     Kind::OutsideWindow,
                     format!(

@@ -261,31 +261,35 @@ impl Judge<'_> {
     /// since the soak began, or began again.
     pub(super) fn is_to_be_counted(&self, entry: &Entry) -> bool {
         let Some(record) = self.book.record(entry.name()) else { return false };
-        let here = record.entered.checked_sub(1).and_then(|at| entry.phases().get(at));
-        here.is_some_and(|info| info.gate.needs_unreferenced())
+        entry.standing(record.entered).is_some_and(|info| info.gate.needs_unreferenced())
             && record.counted.is_none_or(|at| at < self.book.last_use(record))
     }
 
     /// Refuses a build whose definitions differ from what was begun.
     pub(super) fn unchanged(&self) -> Result<()> {
-        for entry in self.migrator.migrations.iter() {
-            let Some(record) = self.book.record(entry.name()) else { continue };
-            if record.begun() && record.fingerprint != entry.fingerprint() {
-                return Err(Error::new(
-                    Kind::Changed,
-                    format!(
-                        "migration {name} was edited after it had begun. The ledger has: {old} ({phases}). This build has: {new} ({now}). Put the old definition back and write a new migration for the difference; or, with the old one, rollback(\"{name}\", To::Start), after which this one is taken; or, if both mean the same for what was done so far, call dangerous_accept_changed(\"{name}\")",
-                        name = entry.name(),
-                        old = record.definition,
-                        new = entry.definition(),
-                        phases = record.phases.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "),
-                        now = entry.phases().iter().map(|p| p.name).collect::<Vec<_>>().join(", "),
-                    ),
-                ));
-            }
-        }
-        Ok(())
+        let listed = self.migrator.migrations.iter();
+        listed
+            .filter_map(|entry| self.book.record(entry.name()).map(|record| (entry, record)))
+            .try_for_each(|(entry, record)| unchanged(entry, record))
     }
+}
+
+/// Refuses a definition that differs from what was begun.
+pub(super) fn unchanged(entry: &Entry, record: &Record) -> Result<()> {
+    if !record.begun() || record.fingerprint == entry.fingerprint() {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Changed,
+        format!(
+            "migration {name} was edited after it had begun. The ledger has: {old} ({phases}). This build has: {new} ({now}). Put the old definition back and write a new migration for the difference; or, with the old one, rollback(\"{name}\", To::Start), after which this one is taken; or, if both mean the same for what was done so far, call dangerous_accept_changed(\"{name}\")",
+            name = entry.name(),
+            old = record.definition,
+            new = entry.definition(),
+            phases = record.phases.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "),
+            now = entry.phases().iter().map(|p| p.name).collect::<Vec<_>>().join(", "),
+        ),
+    ))
 }
 
 impl Migrator {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::drive::Look;
 use super::fleet::{Subject, list};
+use super::gates::unchanged;
 use super::ledger::{Book, Direction, begin, finish};
 use super::reach::Reach;
-use super::rollback::unchanged;
 use super::settings::{Migrator, or_none, phase_of};
 use crate::error::{Error, Kind, Result};
 use crate::migration::Entry;
@@ -55,7 +55,7 @@ impl Migrator {
             return Ok(());
         }
         if !here {
-            let standing = record.entered.checked_sub(1).and_then(|at| entry.phases().get(at));
+            let standing = entry.standing(record.entered);
             return Err(Error::new(
                 Kind::GateClosed,
                 format!(

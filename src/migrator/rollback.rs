@@ -7,7 +7,7 @@ use tracing::Instrument as _;
 use super::To;
 use super::driver::Driver;
 use super::events::Event;
-use super::gates::Goal;
+use super::gates::{Goal, unchanged};
 use super::ledger::{At, Book, Direction, Record};
 use super::monitor::Monitor;
 use super::planning;
@@ -43,19 +43,6 @@ impl Migrator {
     }
 }
 
-pub(super) fn unchanged(entry: &Entry, record: &Record) -> Result<()> {
-    if record.fingerprint == entry.fingerprint() {
-        return Ok(());
-    }
-    Err(Error::new(
-        Kind::Changed,
-        format!(
-            "migration {name} was edited after it had begun, and what was begun is not what this build says. Put the old definition back, and with that one rollback(\"{name}\", To::Start), after which the new one is taken. Or, if both mean the same for what was done so far, call dangerous_accept_changed(\"{name}\")",
-            name = entry.name()
-        ),
-    ))
-}
-
 /// How many phases stay entered.
 fn target(entry: &Entry, record: &Record, to: To<'_>) -> Result<usize> {
     let target = match to {
@@ -73,11 +60,7 @@ fn target(entry: &Entry, record: &Record, to: To<'_>) -> Result<usize> {
             format!(
                 "migration {} cannot be rolled back to a phase that it has not entered: it stands in {}; run_to goes forward",
                 entry.name(),
-                record
-                    .entered
-                    .checked_sub(1)
-                    .and_then(|at| entry.phases().get(at))
-                    .map_or("none", |info| info.name)
+                entry.standing(record.entered).map_or("none", |info| info.name)
             ),
         ));
     }
@@ -106,8 +89,7 @@ impl Driver<'_> {
         let book = self.ledger.read(&self.session).await?;
         let state = self.judge(&book, Goal::Open).state(entry, self.migrator.assume_fresh);
         let report = self.report.of(name);
-        report.phase =
-            target.checked_sub(1).and_then(|at| entry.phases().get(at)).map(|info| info.name.to_owned());
+        report.phase = entry.standing(target).map(|info| info.name.to_owned());
         report.state = state;
         report.took = begun.elapsed();
         Ok(())

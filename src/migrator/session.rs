@@ -9,7 +9,7 @@ use super::connect::{Conn, Sql as _, get, jsonb, text};
 use super::settings::Migrator;
 use super::snapshot::Scope;
 use crate::error::{Error, Kind, Result};
-use crate::ident::quote;
+use crate::ident::{MAX_BYTES, quote};
 
 const OLDEST: i32 = 140_000;
 
@@ -26,6 +26,7 @@ pub(super) struct Facts {
 
 impl Facts {
     pub(super) async fn read(conn: &Conn, migrator: &Migrator) -> Result<Self> {
+        check_name(&migrator.ledger_schema)?;
         let rows = conn
             .ask(
                 "SELECT current_setting('server_version_num')::int4 AS version,
@@ -53,6 +54,7 @@ impl Facts {
         }
         let current: Option<String> = get(row, "schema")?;
         let schema = migrator.schema.clone().or(current).unwrap_or_else(|| "public".to_owned());
+        check_apart(migrator, &schema)?;
         let deadlock: Option<i64> = get(row, "deadlock")?;
         Ok(Self {
             scope: Scope { schema, ledger_schema: migrator.ledger_schema.clone() },
@@ -65,6 +67,36 @@ impl Facts {
             ),
         })
     }
+}
+
+fn no_ledger_schema(why: impl std::fmt::Display) -> Error {
+    Error::new(
+        Kind::Definition,
+        format!("{why}. Give .ledger_schema(…) another name, or leave it out for \"phasewise\""),
+    )
+}
+
+fn check_name(own: &str) -> Result<()> {
+    if own.is_empty() || own.len() > MAX_BYTES || own.contains('\0') {
+        let why =
+            format!("{own:?} cannot name the ledger's schema: a name has 1 to 63 bytes, none of them zero");
+        return Err(no_ledger_schema(why));
+    }
+    Ok(())
+}
+
+/// Objects in the ledger's schema count as phasewise's own: a user's among them would not be found as references.
+fn check_apart(migrator: &Migrator, schema: &str) -> Result<()> {
+    let own = migrator.ledger_schema.as_str();
+    let tables = migrator.migrations.iter().flat_map(|entry| entry.touches().tables);
+    let mut schemas = tables.filter_map(|touched| touched.table.schema());
+    if own == schema || schemas.any(|named| named.as_str() == own) {
+        return Err(no_ledger_schema(format_args!(
+            "the ledger cannot be kept in schema {}: the application's tables are there, and phasewise tells its own objects from theirs by the schema",
+            quote(own)
+        )));
+    }
+    Ok(())
 }
 
 /// Settings that a session may set, and set back at any time, as a predicate over `pg_settings`.

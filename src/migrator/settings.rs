@@ -160,7 +160,8 @@ impl Migrator {
         self
     }
 
-    /// The schema of phasewise's own tables. Else `phasewise`.
+    /// The schema of phasewise's own tables. Else `phasewise`. It must not be one where the application has tables:
+    /// whatever is in it counts as phasewise's own.
     #[must_use]
     pub fn ledger_schema(mut self, schema: impl Into<String>) -> Self {
         self.ledger_schema = schema.into();

@@ -214,7 +214,7 @@ impl Migrator {
             if window.contains(release) {
                 continue;
             }
-            let phase = record.map_or("no phase yet", phase_of);
+            let phase = standing(record);
             let (misfit, advice) = if release < window.lo {
                 let lo = window.lo;
                 (
@@ -281,7 +281,7 @@ impl Migrator {
                     Kind::OutsideWindow,
                     format!(
                         "this build may not serve: it {says}. It stands in {}, where releases {window} may run. {advice}",
-                        phase_of(record)
+                        standing(Some(record))
                     ),
                 ),
             })
@@ -289,7 +289,6 @@ impl Migrator {
     }
 }
 
-fn phase_of(record: &Record) -> &str {
-    let here = record.entered.checked_sub(1).and_then(|at| record.phases.get(at));
-    here.map_or("no phase yet", |place| place.name.as_str())
+fn standing(record: Option<&Record>) -> &str {
+    record.and_then(Record::here).map_or("no phase yet", |place| &place.name)
 }

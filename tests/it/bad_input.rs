@@ -317,3 +317,35 @@ async fn unknown_names() {
     assert_eq!(error.kind(), Kind::Unknown);
     assert!(error.to_string().contains("AddTarget, WriteBoth"), "{error}");
 }
+
+#[tokio::test]
+async fn a_schema_that_cannot_be_the_ledgers() {
+    static ELSEWHERE: Migrations = migrations![
+        Migration::new("here", AddColumn::new("t", "d", "text")),
+        Migration::new("there", AddColumn::new("Away.t", "d", "text")),
+    ];
+    static CASE: Case = Case { setup: TABLES, migrations: &ELSEWHERE, schema: "public" };
+    let stage = Stage::set(&CASE).await;
+    let client = &stage.client;
+    run(client, "CREATE SCHEMA \"Away\"").await;
+    run(client, "CREATE TABLE \"Away\".t (id int)").await;
+    let before = catalog::dump(client).await;
+    let long = "x".repeat(64);
+    for (schema, named) in [
+        ("public", "schema \"public\""),
+        ("Away", "schema \"Away\""),
+        ("", "1 to 63 bytes"),
+        (long.as_str(), "1 to 63 bytes"),
+        ("a\0b", "1 to 63 bytes"),
+    ] {
+        let error =
+            migrator(&stage.database, &ELSEWHERE).ledger_schema(schema).run().await.expect_err("refused");
+        assert_eq!(error.kind(), Kind::Definition, "{error}");
+        assert!(
+            error.to_string().contains(named) && error.to_string().contains(".ledger_schema("),
+            "{error}"
+        );
+        same(&before, &catalog::dump(client).await, "something was left behind");
+    }
+    migrator(&stage.database, &ELSEWHERE).ledger_schema("away").run().await.expect("a name of its own");
+}

@@ -95,12 +95,19 @@ impl Record {
         here.overlap(there).unwrap_or(here)
     }
 
+    /// Where it stands once `entered` phases are entered.
+    fn place_at(&self, entered: usize) -> Option<&Place> {
+        self.phases.get(entered.checked_sub(1)?)
+    }
+
+    /// Where it stands; `None` before the first phase.
+    pub(in crate::migrator) fn here(&self) -> Option<&Place> {
+        self.place_at(self.entered)
+    }
+
     /// The window once `entered` phases are entered.
     pub(in crate::migrator) fn window_at(&self, entered: usize) -> Window {
-        match entered.checked_sub(1).and_then(|at| self.phases.get(at)) {
-            Some(place) => place.window(),
-            None => Window { lo: 0, hi: 0 },
-        }
+        self.place_at(entered).map_or(Window { lo: 0, hi: 0 }, Place::window)
     }
 
     fn sound(&self) -> bool {
@@ -162,9 +169,10 @@ impl Book {
     /// When the last use of what the next phase takes away was seen, or said, to be over: soaks and the comparison of
     /// statements begin there. An old release that came back and left again may have left old rows.
     pub(in crate::migrator) fn last_use(&self, record: &Record) -> DateTime<Utc> {
-        let phase = record.entered.checked_sub(1).and_then(|at| record.phases.get(at));
-        let confirmed =
-            phase.and_then(|phase| self.confirmation(&record.name, &phase.name)).map(|found| found.at);
+        let confirmed = record
+            .here()
+            .and_then(|phase| self.confirmation(&record.name, &phase.name))
+            .map(|found| found.at);
         [record.older, confirmed].into_iter().flatten().fold(record.since, DateTime::max)
     }
 

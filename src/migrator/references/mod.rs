@@ -13,8 +13,8 @@ use super::connect::Conn;
 use super::drive::Look;
 use super::driver::Driver;
 use super::gates::later;
+use super::gates::unchanged;
 use super::ledger::{Book, Direction, Ledger, Record};
-use super::rollback::unchanged;
 use super::settings::{Migrator, or_none};
 use super::snapshot::Scope;
 use super::status::State;
@@ -75,7 +75,7 @@ impl Target {
 
 /// What the phases behind a gate without references drop, if `entry` stands at one after `entered` phases.
 fn behind_this_gate(entry: &Entry, entered: usize) -> Option<Vec<Dropped>> {
-    let info = entry.phases().get(entered.checked_sub(1)?)?;
+    let info = entry.standing(entered)?;
     behind(entry, entered).filter(|_| info.gate.needs_unreferenced())
 }
 
