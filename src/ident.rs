@@ -239,6 +239,11 @@ pub fn hashed(name: &str) -> String {
     format!("{}_{hash}", &name[..cut])
 }
 
+/// What a column is called in quarantine: the hash covers the whole, so that it meets nobody's name.
+pub(crate) fn quarantined(name: &str, migration: &str) -> String {
+    hashed(&format!("quarantine_{name}_{migration}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -227,19 +227,27 @@ pub struct Dropped {
     pub successor: Option<Ident>,
     /// Names of what the successor does not get.
     pub left_behind: &'static [&'static str],
+    /// Whether the column is renamed away before.
+    pub quarantined: bool,
 }
 
 impl Dropped {
     /// A table.
     #[must_use]
     pub const fn table(table: TableName) -> Self {
-        Self { table, column: None, successor: None, left_behind: &[] }
+        Self { table, column: None, successor: None, left_behind: &[], quarantined: false }
     }
 
     /// A column.
     #[must_use]
     pub const fn column(table: TableName, column: Ident) -> Self {
-        Self { table, column: Some(column), successor: None, left_behind: &[] }
+        Self { column: Some(column), ..Self::table(table) }
+    }
+
+    /// And it is renamed away before, if `quarantined`.
+    #[must_use]
+    pub const fn after_quarantine(self, quarantined: bool) -> Self {
+        Self { quarantined, ..self }
     }
 
     /// And `successor`, a column of the same table, takes its place, with all that hangs on it but for what is named

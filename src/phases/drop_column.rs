@@ -6,7 +6,7 @@ pub use super::way::{Direct, Quarantined, Way};
 use crate::catalog::{ConstraintKind, Dependent, Portrait, Question, ReplicaIdentity, Table};
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
-use crate::ident::{Ident, TableName, hashed, quote};
+use crate::ident::{Ident, TableName, quarantined, quote};
 use crate::phase::{Context, Dropped, Gate, Irreversible, Phase, Rollback, Window};
 use crate::step::{Batches, Step, Work};
 use crate::steps::archive::{self, Archive, key_without};
@@ -154,9 +154,9 @@ impl DropSpec {
         Ok(())
     }
 
-    /// The column's name once it is in quarantine: the hash covers the whole, so that it meets nobody's.
+    /// The column's name once it is in quarantine.
     fn away(&self, cx: &Context<'_>) -> String {
-        hashed(&format!("quarantine_{}_{}", self.name, cx.migration))
+        quarantined(self.name.as_str(), cx.migration)
     }
 
     /// Why what is done under that name cannot be told yet.
@@ -408,7 +408,7 @@ impl Phase for Drop {
     }
 
     fn drops(&self) -> Vec<Dropped> {
-        vec![Dropped::column(self.spec.table, self.spec.name)]
+        vec![Dropped::column(self.spec.table, self.spec.name).after_quarantine(self.spec.quarantined)]
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::catalog::{Portrait, Snapshot};
-use crate::ident::{Ident, quote};
+use crate::ident::{Ident, quarantined, quote};
 use crate::phase::Dropped;
 
 /// An index, a constraint or a statistics object that Postgres would drop with a column without a word. It is dropped
@@ -37,13 +37,17 @@ impl fmt::Display for Loss {
     }
 }
 
-/// What is lost with the columns that are `dropped`, as far as they are there.
-pub(crate) fn losses(snapshot: &Snapshot, dropped: &[Dropped]) -> Vec<Loss> {
+/// What is lost with the columns that `migration` drops, as far as they are there.
+pub(crate) fn losses(snapshot: &Snapshot, migration: &str, dropped: &[Dropped]) -> Vec<Loss> {
     let mut losses = Vec::new();
     for (dropped, column) in dropped.iter().filter_map(|dropped| Some((dropped, dropped.column?))) {
         let Some(table) = snapshot.find(dropped.table) else { continue };
-        let Ok(portrait) = Portrait::of(table, column.as_str()) else { continue };
-        let with = format!("{} of {}", column.quoted(), table.sql());
+        let away = quarantined(column.as_str(), migration);
+        let mut names = vec![column.as_str()];
+        names.extend(dropped.quarantined.then_some(away.as_str()));
+        let found = names.into_iter().find_map(|name| Some((name, Portrait::of(table, name).ok()?)));
+        let Some((name, portrait)) = found else { continue };
+        let with = format!("{} of {}", quote(name), table.sql());
         let mut add = |kind: &str, name: &str, sql: &str, definition: &str, concurrently: bool| {
             losses.push(Loss {
                 with: with.clone(),

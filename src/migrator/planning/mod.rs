@@ -85,7 +85,7 @@ pub(crate) async fn plan(client: &Client, scope: &Scope, standings: &[Standing])
             }
             None => {
                 let mut snapshot = load(client, scope, entry).await?;
-                lost = losses(&snapshot, &entry.drops());
+                lost = losses(&snapshot, entry.name(), &entry.drops());
                 if !begun {
                     let warned = entry.warnings(&Context::new(&snapshot, entry.name(), saved));
                     // The reasons to refuse come first.

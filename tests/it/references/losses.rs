@@ -122,3 +122,25 @@ async fn a_replaced_columns_successor_has_the_like_of_them() {
         "SELECT count(*) FROM pg_indexes WHERE tablename = 'users' AND indexdef LIKE '%(team, full_name)'";
     assert_eq!(one::<i64>(&scene.client, there).await, 1);
 }
+
+#[tokio::test]
+async fn the_plan_names_them_in_quarantine_too() {
+    static AWAY: Migrations = migrations![
+        Migration::new(NAME, DropColumn::new("users", "name").restore_with("'nobody'").quarantine())
+            .not_deployed()
+    ];
+    let scene = Scene::set(shared().await, &AWAY, SETUP).await;
+    scene.vouch().await;
+    scene.migrator.run_to(NAME, "Quarantine").await.expect("into quarantine");
+    let away: String = one(
+        &scene.client,
+        "SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = 'users'::regclass AND attname LIKE 'quarantine%'",
+    )
+    .await;
+    let plan = scene.migrator.plan().await.expect("a plan");
+    let losses = &plan.migrations[0].losses;
+    assert_eq!(sorted(losses.iter().map(|loss| loss.object.as_str())), sorted(LOST), "{plan}");
+    for loss in losses {
+        assert_eq!(loss.with, format!("\"{away}\" of \"public\".\"users\""));
+    }
+}
