@@ -16,6 +16,7 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 pub struct Error {
     message: Box<str>,
     kind: Kind,
+    migration: Option<Box<str>>,
     #[source]
     source: Option<Source>,
 }
@@ -75,7 +76,7 @@ impl Error {
     /// An error with its full text. Public, so that a change of your own can refuse in the same way.
     #[cold]
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { message: message.into().into_boxed_str(), kind, source: None }
+        Self { message: message.into().into_boxed_str(), kind, migration: None, source: None }
     }
 
     /// The same, caused by `source`.
@@ -90,6 +91,17 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// The name of the migration that was being taken forward or back, where it was one.
+    #[must_use]
+    pub fn migration(&self) -> Option<&str> {
+        self.migration.as_deref()
+    }
+
+    /// The same, met by that migration.
+    pub(crate) fn met_by(self, migration: &str) -> Self {
+        Self { migration: Some(migration.into()), ..self }
     }
 
     /// The SQLSTATE, where Postgres reported one, however deep among the sources.
@@ -161,6 +173,7 @@ impl fmt::Debug for Error {
         f.debug_struct("Error")
             .field("kind", &self.kind)
             .field("message", &self.message)
+            .field("migration", &self.migration)
             .field("source", &self.source)
             .finish()
     }

@@ -15,6 +15,7 @@ use super::ledger::{At, Book, Direction, Record};
 use super::planning;
 use super::reach::Reach;
 use super::report::Report;
+use super::start::leaves_the_windows;
 use super::status::State;
 use crate::error::{Error, Kind, Result};
 use crate::ident::quote;
@@ -56,15 +57,46 @@ impl Driver<'_> {
             self.finish(lifted).await?;
         }
         let migrator = self.migrator;
+        let mut failed = None;
         for entry in migrator.aims(goal) {
-            let span = tracing::info_span!(target: "phasewise", "migration", name = entry.name());
-            self.advance(entry, goal, fresh).instrument(span).await?;
+            let name = entry.name();
+            let span = tracing::info_span!(target: "phasewise", "migration", name);
+            let Err(error) = self.advance(entry, goal, fresh).instrument(span).await else { continue };
+            let error = error.met_by(name);
+            if !self.goes_on_after(entry, &error, goal).await? {
+                return Err(error);
+            }
+            tracing::warn!(target: "phasewise", migration = name, %error, "it stands still; those that do not touch the same go on");
+            failed.get_or_insert(error);
         }
         if matches!(goal, Goal::Open) {
             // Boxed: seldom needed, and every future of a run would be as large.
             Box::pin(self.purge_expired()).await?;
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Whether other migrations may move although one has failed: the failure is its own, and if a build is about to serve,
+    /// it has room all the same. One that will not be let in must not open gates.
+    async fn goes_on_after(&self, entry: &Entry, error: &Error, goal: Goal<'_>) -> Result<bool> {
+        let own = matches!(
+            error.kind(),
+            Kind::Definition
+                | Kind::Missing
+                | Kind::Conflict
+                | Kind::Unsupported
+                | Kind::Permission
+                | Kind::Locked
+                | Kind::GateClosed
+                | Kind::OutsideWindow
+                | Kind::Backfill
+                | Kind::Step
+        );
+        if !own || goal.candidate().is_none() {
+            return Ok(own);
+        }
+        let book = self.ledger.read(&self.session).await?;
+        Ok(leaves_the_windows(&book, error) && !self.judge(&book, goal).needed().contains(entry.name()))
     }
 
     pub(super) fn judge<'a>(&'a self, book: &'a Book, goal: Goal<'a>) -> Judge<'a> {

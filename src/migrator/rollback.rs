@@ -36,7 +36,7 @@ impl Migrator {
             return Ok(Report::default());
         };
         let mut driver = self.driver(look, monitor, lease, Report::default()).await?;
-        let driven = driver.back(entry, to, begun).await;
+        let driven = driver.back(entry, to, begun).await.map_err(|error| error.met_by(name));
         let mut report = driver.end(driven).await?;
         report.took = begun.elapsed();
         Ok(report)

@@ -411,7 +411,9 @@ impl Migrator {
     ///
     /// # Errors
     ///
-    /// The first step that fails ends the run; the next one resumes there.
+    /// A migration that fails stands still, and holds up those that touch the same; the others go on. The first such
+    /// error is returned, with the [migration's name](Error::migration); the next run resumes there. What concerns them
+    /// all, such as a broken connection, ends the run.
     ///
     /// * [`Kind::Definition`], [`Kind::Missing`], [`Kind::Conflict`], [`Kind::Unsupported`], [`Kind::Permission`]:
     ///   refused at planning, before the first phase.

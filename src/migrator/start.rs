@@ -52,7 +52,7 @@ impl Migrator {
                 if in_vain { Ok(Report::default()) } else { driver.drive(Goal::Serve(&candidate)).await };
             let (mut report, failed) = match driven {
                 Ok(report) => (report, None),
-                Err(error) if self.leaves_the_windows(&look.book, error.kind()) => {
+                Err(error) if leaves_the_windows(&look.book, &error) => {
                     tracing::warn!(target: "phasewise", %error, "could not migrate; starting as far as the schema allows");
                     (Report::default(), Some(error.to_string()))
                 }
@@ -119,27 +119,6 @@ impl Migrator {
             lists: lists.collect(),
             schema: schema.clone(),
         })
-    }
-
-    /// Whether an error says nothing of whether this build may serve: the windows do.
-    fn leaves_the_windows(&self, book: &Book, kind: Kind) -> bool {
-        match kind {
-            Kind::Busy
-            | Kind::LeaseLost
-            | Kind::Locked
-            | Kind::Backfill
-            | Kind::Step
-            | Kind::GateClosed
-            | Kind::OutsideWindow
-            // Those that may are others, such as a job.
-            | Kind::Permission => true,
-            // Planning took them all once, so what it refuses now came later: no reason for those that run to be unable
-            // to start again.
-            Kind::Conflict | Kind::Missing | Kind::Unsupported => {
-                self.migrations.iter().all(|entry| book.record(entry.name()).is_some_and(Record::begun))
-            }
-            _ => false,
-        }
     }
 
     /// Whether a migration that has no room for this instance waits for what the instance cannot bring about.
@@ -286,6 +265,28 @@ impl Migrator {
                 ),
             })
         })
+    }
+}
+
+/// Whether an error says nothing of whether this build may serve: the windows do.
+pub(super) fn leaves_the_windows(book: &Book, error: &Error) -> bool {
+    match error.kind() {
+        Kind::Busy
+        | Kind::LeaseLost
+        | Kind::Locked
+        | Kind::Backfill
+        | Kind::Step
+        | Kind::GateClosed
+        | Kind::OutsideWindow
+        // Those that may are others, such as a job.
+        | Kind::Permission => true,
+        // Planning took it once, so what it refuses now came later: no reason for those that run to be unable to start
+        // again.
+        Kind::Conflict | Kind::Missing | Kind::Unsupported => {
+            let record = error.migration().and_then(|name| book.record(name));
+            record.is_some_and(Record::begun)
+        }
+        _ => false,
     }
 }
 

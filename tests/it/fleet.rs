@@ -279,6 +279,18 @@ async fn what_comes_in_the_way_later_keeps_nobody_from_starting_again() {
     assert!(failed.contains("view v") || failed.contains("view public.v"), "{failed}");
     assert_eq!(phase(&build(&database, 2)).await, "SwitchReads");
     again.leave().await.unwrap();
+    // What stands in its way is no other migration's business: a build that needs one of those is let in.
+    static NEXT: Migrations = migrations![
+        Migration::new("ren", RENAME).deployed::<rename_column::SwitchReads>(),
+        Migration::new("next", RenameColumn::new("u", "name", "label"))
+            .deployed::<rename_column::WriteBoth>(),
+    ];
+    run(&client, "CREATE TABLE u (id int PRIMARY KEY, name text)").await;
+    let next = migrator(&database, &NEXT).start().await.unwrap();
+    assert!(next.report().failed.is_some());
+    let status = migrator(&database, &NEXT).status().await.unwrap();
+    assert_eq!(status.get("next").unwrap().phase.as_deref(), Some("SwitchReads"), "{status}");
+    next.leave().await.unwrap();
     // A migration that is refused before it has begun is its own author's to mend.
     static NOT_THERE: Migrations =
         migrations![Migration::new("add", AddColumn::new("nowhere", "more", "text"))];

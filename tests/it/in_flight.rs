@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use phasewise::{
-    AddIndex, Change, ChangeType, Context, DeployPhase, Gate, Kind, Migration, Migrations, Phase,
+    AddColumn, AddIndex, Change, ChangeType, Context, DeployPhase, Gate, Kind, Migration, Migrations, Phase,
     RenameColumn, Result, Rollback, RunSql, State, Step, To, Touches, Window, migrations,
 };
 use tokio_postgres::Client;
@@ -402,4 +402,33 @@ async fn a_first_statement_that_never_ran_is_corrected() {
     // And now it is done.
     let error = mended.rollback("one", To::Start).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Irreversible);
+}
+
+#[tokio::test]
+async fn one_that_fails_holds_up_only_those_that_touch_the_same() {
+    static LIST: Migrations = migrations![
+        Migration::new("unique", AddIndex::new("t", "t_name").columns(&["name"]).unique()),
+        Migration::new("behind", RenameColumn::new("t", "name", "label")).not_deployed(),
+        Migration::new("missing", AddColumn::new("nowhere", "extra", "text")),
+        Migration::new("apart", AddColumn::new("u", "extra", "text")),
+    ];
+    let database = database().await;
+    let client = database.connect().await.unwrap();
+    table(&client).await;
+    run(&client, "INSERT INTO t VALUES (3, 'a')").await;
+    run(&client, "CREATE TABLE u (id int)").await;
+    let m = migrator(&database, &LIST);
+    let error = m.run().await.unwrap_err();
+    assert_eq!((error.kind(), error.migration()), (Kind::Step, Some("unique")), "{error}");
+    let status = m.status().await.unwrap();
+    assert!(
+        matches!(&status.get("behind").unwrap().state, State::HeldUp { by, .. } if by == "unique"),
+        "{status}"
+    );
+    assert_eq!(status.get("missing").unwrap().state, State::Pending);
+    assert_eq!(status.get("apart").unwrap().state, State::Applied);
+    run(&client, "DELETE FROM t WHERE id = 3").await;
+    let error = m.run().await.unwrap_err();
+    assert_eq!((error.kind(), error.migration()), (Kind::Missing, Some("missing")), "{error}");
+    assert_eq!(m.status().await.unwrap().get("unique").unwrap().state, State::Applied);
 }
