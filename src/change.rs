@@ -26,6 +26,13 @@ pub trait Change: Copy + Send + Sync + 'static {
     /// What it touches. Migrations in flight hold up later ones that touch the same.
     fn touches(&self) -> Touches;
 
+    /// Whether code that is written for it works, if slowly, while it is not done. Asked of changes with one release only,
+    /// of which a build says nothing: it is not let in before those are done that are not optional, and does not wait for
+    /// those that are.
+    fn is_optional(&self) -> bool {
+        false
+    }
+
     /// Refuses, before the first phase and with nothing touched, what cannot be done safely. The answers to every
     /// phase's questions are there.
     ///

@@ -185,6 +185,12 @@ impl Entry {
         self.migration.touches()
     }
 
+    /// Whether a build that lists it counts on all of it, without a word: it has one release only, and is not
+    /// [optional](Change::is_optional).
+    pub(crate) fn is_counted_on(&self) -> bool {
+        self.phases().last().is_some_and(|last| last.window.hi == 0) && !self.migration.is_optional()
+    }
+
     /// The normalised definition.
     #[must_use]
     pub fn definition(&self) -> String {
@@ -231,6 +237,7 @@ trait AnyMigration: Sync {
     fn services(&self) -> &'static [&'static str];
     fn infos(&self) -> &'static [PhaseInfo];
     fn touches(&self) -> Touches;
+    fn is_optional(&self) -> bool;
     fn definition(&self) -> String;
     fn check(&self, cx: &Context<'_>) -> Result<()>;
     fn warnings(&self, cx: &Context<'_>) -> Result<Vec<String>>;
@@ -249,6 +256,9 @@ impl<C: Change, M: Sync> AnyMigration for Migration<C, M> {
     }
     fn touches(&self) -> Touches {
         self.change.touches()
+    }
+    fn is_optional(&self) -> bool {
+        self.change.is_optional()
     }
     fn definition(&self) -> String {
         self.change.definition()

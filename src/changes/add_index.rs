@@ -182,6 +182,11 @@ impl Change for AddIndex {
         Touches::nothing().columns(self.spec.table, &self.spec.columns())
     }
 
+    fn is_optional(&self) -> bool {
+        // What a unique one refuses, and `ON CONFLICT`, is what code counts on.
+        !self.spec.unique
+    }
+
     fn check(&self, cx: &Context<'_>) -> Result<()> {
         let spec = &self.spec;
         let table = cx.snapshot.table(spec.table)?;

@@ -119,7 +119,7 @@ impl Background {
 
     /// What is asked through the kept connection.
     async fn within<T>(&self, asked: impl Future<Output = Result<T>>) -> Result<T> {
-        self.monitor.answer(self.migrator.heartbeat.max(Duration::from_secs(10)), asked).await
+        self.monitor.answer(self.member.patience(), asked).await
     }
 
     /// Says what the last try came to, where that is news.

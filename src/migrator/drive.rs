@@ -106,6 +106,7 @@ impl Migrator {
                         monitor,
                         lease: lease.fence.clone(),
                         ledger,
+                        brief: false,
                         cut_off: None,
                     },
                     held: lease,

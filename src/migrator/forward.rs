@@ -96,7 +96,7 @@ impl Driver<'_> {
             return Ok(own);
         }
         let book = self.ledger.read(&self.session).await?;
-        Ok(leaves_the_windows(&book, error) && !self.judge(&book, goal).needed().contains(entry.name()))
+        Ok(leaves_the_windows(&book, error) && self.judge(&book, goal).has_room(entry))
     }
 
     pub(super) fn judge<'a>(&'a self, book: &'a Book, goal: Goal<'a>) -> Judge<'a> {
@@ -204,7 +204,7 @@ impl Driver<'_> {
         let scope = self.session.facts.scope.clone();
         let steps = planning::enter(&self.session, &scope, entry, index, &saved).await?;
 
-        if brief && self.is_long(&steps).await? {
+        if brief && self.is_long(&steps, fresh).await? {
             return Ok(Entered::Later);
         }
 
@@ -222,7 +222,14 @@ impl Driver<'_> {
         tracing::info!(target: "phasewise", migration, phase, number, of, "entering");
         self.migrator.tell(&Event::PhaseEntering { migration, phase, number, of });
 
-        self.run_steps(at, &steps).await?;
+        self.worker.brief = brief;
+        let ran = self.run_steps(at, &steps).await;
+        self.worker.brief = false;
+        match ran {
+            // Its batches would have had to wait.
+            Err(error) if brief && error.kind() == Kind::Busy => return Ok(Entered::Later),
+            ran => ran?,
+        }
 
         let took = begun.elapsed();
         self.begin(self.own_timeouts()).await?;
@@ -234,8 +241,12 @@ impl Driver<'_> {
         Ok(Entered::Yes)
     }
 
-    /// Whether steps may take long: they go through a table, and it has more than a few pages.
-    async fn is_long(&self, steps: &[Step]) -> Result<bool> {
+    /// Whether steps may take long: they go through a table, and it has more than a few pages. An index build waits for
+    /// every older snapshot in the database besides, unless that is `fresh`.
+    async fn is_long(&self, steps: &[Step], fresh: bool) -> Result<bool> {
+        if !fresh && steps.iter().any(|step| matches!(step.action, Action::BuildIndex(_))) {
+            return Ok(true);
+        }
         let through = steps.iter().flat_map(|step| match &step.action {
             Action::Batches(batches) => vec![qualified(&batches.schema, &batches.table)],
             Action::BuildIndex(build) => vec![qualified(&build.schema, &build.table)],

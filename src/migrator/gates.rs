@@ -73,6 +73,16 @@ pub(super) fn goes_first(earlier: bool, begun: bool, mine: bool) -> bool {
     if begun == mine { earlier } else { begun }
 }
 
+/// Where a migration stands, or would.
+#[derive(Clone, Copy, Debug)]
+struct Here {
+    /// Phases entered.
+    entered: usize,
+    since: DateTime<Utc>,
+    /// When the last use was over of what the next phase takes away.
+    last_use: DateTime<Utc>,
+}
+
 /// Judges the migrations of a build.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Judge<'a> {
@@ -131,8 +141,7 @@ impl Judge<'_> {
     }
 
     /// What must go on before a build that is about to serve may do so: migrations whose window does not have its release
-    /// yet, those with nothing but a last phase, since nobody can tell that its code does without, and those that hold one
-    /// of these up.
+    /// yet, those that its code counts on without a word, and those that hold one of these up.
     pub(super) fn needed(&self) -> BTreeSet<&'static str> {
         let mut needed = BTreeSet::new();
         let Some(candidate) = self.goal.candidate() else { return needed };
@@ -145,7 +154,6 @@ impl Judge<'_> {
             }
             let window = self.book.window(entry.name());
             let release = fleet.release(&Subject::of(entry, self.schema), &candidate.instance);
-            let one_release = entry.phases().last().is_some_and(|last| last.window.hi == 0);
             let touches = entry.touches();
             let begun = |entry: &Entry| self.book.record(entry.name()).is_some_and(Record::begun);
             let holds_up = entries.iter().enumerate().any(|(at, other)| {
@@ -153,7 +161,8 @@ impl Judge<'_> {
                     && goes_first(place < at, begun(entry), begun(other))
                     && other.touches().overlaps(&touches, self.schema)
             });
-            if one_release || holds_up || release.is_some_and(|release| !window.contains(release)) {
+            let lacks = release.is_some_and(|release| entry.is_counted_on() || !window.contains(release));
+            if lacks || holds_up {
                 needed.insert(entry.name());
             }
         }
@@ -203,18 +212,29 @@ impl Judge<'_> {
 
     /// What keeps the gate of the phase that `record` stands in shut.
     fn gate(&self, entry: &Entry, record: &Record, fresh: bool) -> Option<State> {
-        let index = record.entered.checked_sub(1)?;
+        let here =
+            Here { entered: record.entered, since: record.since, last_use: self.book.last_use(record) };
+        self.gate_at(entry, here, fresh)
+    }
+
+    /// What would keep the gate shut once `entered` phases are entered, if that were now.
+    pub(super) fn gate_ahead(&self, entry: &Entry, entered: usize, fresh: bool) -> Option<State> {
+        let now = self.book.now;
+        self.gate_at(entry, Here { entered, since: now, last_use: now }, fresh)
+    }
+
+    fn gate_at(&self, entry: &Entry, here: Here, fresh: bool) -> Option<State> {
+        let index = here.entered.checked_sub(1)?;
         let info = entry.phases().get(index)?;
-        let next = entry.phases().get(record.entered)?;
+        let next = entry.phases().get(here.entered)?;
         let subject = Subject::of(entry, self.schema);
         let fleet = self.fleet();
-        let waiting =
-            |gate: String, by: Vec<InTheWay>| Some(State::Waiting { gate, since: record.since, by });
+        let waiting = |gate: String, by: Vec<InTheWay>| Some(State::Waiting { gate, since: here.since, by });
         let older = fleet.older(&subject, next.window.lo);
         if !older.is_empty() {
             return waiting(format!("release {} everywhere: {}", next.window.lo, list(&older)), older);
         }
-        let since = self.book.last_use(record);
+        let since = here.last_use;
         match (info.gate.release(), self.book.confirmation(entry.name(), info.name)) {
             (Some(release), None) if !fresh => match fleet.speaks(&subject, release) {
                 Ok(spoken) => {

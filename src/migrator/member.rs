@@ -99,16 +99,20 @@ impl Member {
             let begun = Instant::now();
             let limit = self.migrator.heartbeat;
             match monitor.answer(limit, self.beat(&monitor)).await {
-                Ok(Some(conn)) => {
+                // One that was cut off for too long asks to be let in, whatever the database's clock says of it.
+                Ok(Some(conn)) if self.is_current() => {
                     self.took(begun);
                     // That it is alive does not hang on the rest of the ledger.
                     if let Err(error) = monitor.answer(limit, self.note_if_older(&conn)).await {
                         tracing::warn!(target: "phasewise", %error, "what this instance holds back was not noted; trying again");
                     }
                 }
-                Ok(None) => self.again(begun).await,
+                Ok(_) => self.again(begun).await,
                 Err(error) => {
                     tracing::warn!(target: "phasewise", %error, "the instance's heartbeat failed; trying again");
+                    if !self.is_current() {
+                        self.expire("the database has not answered its heartbeats for too long");
+                    }
                 }
             }
         }
@@ -147,21 +151,32 @@ impl Member {
         }
     }
 
-    /// After a beat that came too late: it is let in again, if the schema still has room for it.
-    async fn again(&self, begun: Instant) {
-        let first = self.standing.borrow().out.is_none();
+    /// How long an answer of the database is waited for.
+    pub(super) fn patience(&self) -> Duration {
+        self.migrator.heartbeat.max(Duration::from_secs(10))
+    }
+
+    /// Says that it has expired, once.
+    fn expire(&self, why: &str) {
+        let mut first = false;
+        self.standing.send_modify(|standing| {
+            first = standing.out.is_none();
+            standing.out.get_or_insert_with(|| why.to_owned());
+        });
         if first {
-            let why = "its heartbeat came too late, or its row is gone; it is not registered";
-            self.standing.send_modify(|standing| standing.out = Some(why.to_owned()));
-            tracing::warn!(target: "phasewise", id = self.id(), "this instance has expired; registering again");
+            tracing::warn!(target: "phasewise", id = self.id(), why, "this instance has expired; registering again");
             self.migrator.tell(&Event::Expired { instance: self.id() });
         }
+    }
+
+    /// After a beat that came too late: it is let in again, if the schema still has room for it.
+    async fn again(&self, begun: Instant) {
+        self.expire("its heartbeat came too late, or its row is gone; it is not registered");
         let let_in = async {
             let look = self.migrator.look().await?;
             self.migrator.let_in(&look, &self.candidate).await
         };
-        let limit = self.migrator.heartbeat.max(Duration::from_secs(10));
-        let Ok(let_in) = tokio::time::timeout(limit, let_in).await else {
+        let Ok(let_in) = tokio::time::timeout(self.patience(), let_in).await else {
             tracing::warn!(target: "phasewise", id = self.id(), "registering again was not answered; trying again");
             return;
         };
@@ -249,15 +264,17 @@ impl Schema {
     ///
     /// # Errors
     ///
-    /// [`Kind::OutsideWindow`] after `limit`: the schema has no room for it.
+    /// After `limit`: [`Kind::OutsideWindow`] if the schema has no room for it; [`Kind::Connection`] if the database is not
+    /// heard of, or has not let it in again yet.
     pub async fn wait_ready(&self, limit: Duration) -> Result<()> {
         let mut standing = self.member.standing.subscribe();
         let ready = standing.wait_for(|standing| self.member.holds(standing));
         if let Ok(Ok(_)) = tokio::time::timeout(limit, ready).await {
             return Ok(());
         }
+        let shut = self.member.standing.borrow().shut;
         Err(Error::new(
-            Kind::OutsideWindow,
+            if shut { Kind::OutsideWindow } else { Kind::Connection },
             format!(
                 "instance {} of {} is not current: {}",
                 self.id(),
@@ -284,10 +301,24 @@ impl Schema {
         }
         let member = &self.member;
         member.standing.send_modify(|standing| standing.out = Some("it has left the fleet".to_owned()));
-        let conn = member.migrator.connector.open().await?;
-        // It may have written until now.
-        let noted = member.note_if_older(&conn).await;
-        noted.and(member.ledger.unregister(&conn, member.id()).await)
+        let unregistered = async {
+            let conn = member.migrator.connector.open().await?;
+            // It may have written until now.
+            let noted = member.note_if_older(&conn).await;
+            noted.and(member.ledger.unregister(&conn, member.id()).await)
+        };
+        let limit = member.patience();
+        let Ok(unregistered) = tokio::time::timeout(limit, unregistered).await else {
+            return Err(Error::new(
+                Kind::Connection,
+                format!(
+                    "the database did not answer in {:.0} s when instance {} left: it counts as live until it has expired",
+                    limit.as_secs_f64(),
+                    member.id()
+                ),
+            ));
+        };
+        unregistered
     }
 }
 

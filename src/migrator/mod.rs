@@ -5,6 +5,7 @@ mod backfill;
 mod background;
 mod connect;
 mod describe;
+mod door;
 mod drive;
 mod driver;
 mod events;

@@ -68,6 +68,7 @@ pub struct Migrator {
     pub(super) start_wait: Duration,
     pub(super) poll: Duration,
     pub(super) drives: bool,
+    pub(super) drives_at_start: bool,
     /// Whether its batches make way for an instance that cannot start before it has had the lease.
     pub(super) gives_way: bool,
     /// Whether it keeps to itself what everything waits for: it was told a moment ago.
@@ -133,6 +134,7 @@ impl Migrator {
             start_wait: Duration::from_secs(60),
             poll: Duration::from_secs(5),
             drives: true,
+            drives_at_start: true,
             gives_way: false,
             quiet: false,
             watch: Watch::default(),
@@ -354,6 +356,17 @@ impl Migrator {
     #[must_use]
     pub fn drive_in_background(mut self, drives: bool) -> Self {
         self.drives = drives;
+        self
+    }
+
+    /// Whether [`start`](Migrator::start) brings the schema forward itself. Else it does.
+    ///
+    /// `false`, with [`drive_in_background(false)`](Migrator::drive_in_background), is for applications whose role may not
+    /// change the schema, or whose connections go through a pooler in transaction mode: `start` waits, as long as
+    /// [`start_wait`](Migrator::start_wait) says, until a job has brought the schema to where this build may serve.
+    #[must_use]
+    pub fn drive_at_start(mut self, drives: bool) -> Self {
+        self.drives_at_start = drives;
         self
     }
 

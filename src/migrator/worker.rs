@@ -16,6 +16,8 @@ pub(super) struct Worker<'m> {
     pub(super) monitor: Arc<Monitor>,
     pub(super) lease: Fence,
     pub(super) ledger: Ledger,
+    /// Whether what it has under way can as well be left to another driver: it waits for nobody then.
+    pub(super) brief: bool,
     /// Since when its connection has been lost, or lost again, without a batch in between.
     pub(super) cut_off: Option<std::time::Instant>,
 }

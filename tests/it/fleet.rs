@@ -1,6 +1,8 @@
 //! The live fleet as the gate: which instances count, and what becomes of those that do not fit.
 
 mod adopted;
+mod cut_off;
+mod door;
 mod panics;
 mod soaks;
 mod stampede;
@@ -171,20 +173,38 @@ async fn an_expired_instance_holds_for_a_grace_and_is_counted_out_after_it() {
     new.leave().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_grace_of_days_is_kept() {
+    let (database, client) = stage().await;
+    let patient = |release| build(&database, release).grace(Duration::from_secs(7 * 24 * 3600));
+    drop(patient(0).start().await.unwrap());
+    run(&client, "UPDATE phasewise.instances SET seen = seen - interval '6 days'").await;
+    let new = patient(1).start().await.unwrap();
+    patient(1).run().await.unwrap();
+    assert_eq!(phase(&patient(1)).await, "WriteBoth");
+    run(&client, "UPDATE phasewise.instances SET seen = seen - interval '1 day 2 min'").await;
+    patient(1).start().await.unwrap().leave().await.unwrap();
+    assert_eq!(phase(&patient(1)).await, "SwitchReads");
+    new.leave().await.unwrap();
+}
+
 /// An instance of release 0 with a quick heartbeat, and what it hears of itself.
 async fn listening(database: &Database) -> (phasewise::Schema, Arc<Mutex<Vec<&'static str>>>) {
+    listened(build(database, 0).heartbeat(Duration::from_millis(200))).await
+}
+
+async fn listened(migrator: Migrator) -> (phasewise::Schema, Arc<Mutex<Vec<&'static str>>>) {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&heard);
-    let observed =
-        build(database, 0).heartbeat(Duration::from_millis(200)).observe(move |event: &Event<'_>| {
-            let name = match event {
-                Event::Expired { .. } => "expired",
-                Event::Returned { .. } => "returned",
-                Event::ShutOut { .. } => "shut out",
-                _ => return,
-            };
-            tell.lock().unwrap().push(name);
-        });
+    let observed = migrator.observe(move |event: &Event<'_>| {
+        let name = match event {
+            Event::Expired { .. } => "expired",
+            Event::Returned { .. } => "returned",
+            Event::ShutOut { .. } => "shut out",
+            _ => return,
+        };
+        tell.lock().unwrap().push(name);
+    });
     (observed.start().await.unwrap(), heard)
 }
 
@@ -334,6 +354,16 @@ async fn a_build_that_is_not_let_in_opens_no_gates() {
     // The one before it still fits.
     assert_eq!(phase(&old).await, "WriteBoth");
     old.start().await.unwrap().leave().await.unwrap();
+    // Nor by what it would wait for behind another one.
+    static BEHIND: Migrations = migrations![
+        Migration::new("ren", RENAME).deployed::<rename_column::SwitchReads>(),
+        Migration::new("second", SECOND).not_deployed(),
+        Migration::new("third", RenameColumn::new("u", "label", "title"))
+            .deployed::<rename_column::WriteBoth>(),
+    ];
+    let error = migrator(&database, &BEHIND).start().await.unwrap_err();
+    assert!(error.to_string().contains("it waits for migration second"), "{error}");
+    assert_eq!(phase(&old).await, "WriteBoth");
     old.resume("second").await.unwrap();
     migrator(&database, &NEW).start().await.unwrap().leave().await.unwrap();
 }

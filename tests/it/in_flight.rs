@@ -312,18 +312,19 @@ async fn an_instance_that_joins_while_a_rollback_turns_holds_it_back() {
 }
 
 #[tokio::test]
-async fn rows_that_a_step_fails_on_keep_nobody_from_serving() {
+async fn rows_that_a_step_fails_on_keep_out_a_build_that_counts_on_it() {
     static UNIQUE: Migrations =
         migrations![Migration::new("unique", AddIndex::new("t", "t_name").columns(&["name"]).unique())];
     let database = database().await;
     let client = database.connect().await.unwrap();
     table(&client).await;
     run(&client, "INSERT INTO t VALUES (3, 'a')").await;
-    let m = migrator(&database, &UNIQUE);
-    let schema = m.start().await.unwrap();
-    let failed = schema.report().failed.as_deref().unwrap();
-    assert!(failed.contains("share a key"), "{failed}");
-    schema.leave().await.unwrap();
+    // It is told at once: waiting would not mend them.
+    let m = migrator(&database, &UNIQUE).start_wait(Duration::from_secs(3600));
+    let error = m.start().await.unwrap_err();
+    assert_eq!((error.kind(), error.migration()), (Kind::OutsideWindow, Some("unique")), "{error}");
+    assert!(error.to_string().contains("counts on all of it"), "{error}");
+    assert!(error.to_string().contains("share a key"), "{error}");
     assert_eq!(m.run().await.unwrap_err().kind(), Kind::Step);
     // A ledger that does not work is another matter.
     run(&client, "ALTER TABLE phasewise.notes RENAME TO gone").await;

@@ -58,7 +58,7 @@ impl Worker<'_> {
             self.say(job, &mut said, &reason).await?;
             // What a person holds gives way to a rollback, whatever else it waits for.
             let control = self.ledger.control(&self.session, job.at.migration).await?;
-            if self.migrator.gives_way && control.wanted {
+            if self.brief || self.migrator.gives_way && control.wanted {
                 return Err(gave_way(job));
             }
             let held = job.at.direction == Direction::Forward && control.paused;
@@ -77,7 +77,7 @@ impl Worker<'_> {
         let mut said: Option<String> = None;
         while self.ledger.control(&self.session, job.at.migration).await?.paused && !job.is_stopped() {
             self.say(job, &mut said, "it is paused; `resume` lets it go on").await?;
-            if self.ledger.is_wanted(&self.session, begun.elapsed()).await? {
+            if self.brief || self.ledger.is_wanted(&self.session, begun.elapsed()).await? {
                 return Err(gave_way(job));
             }
             sleep(PAUSED).await;

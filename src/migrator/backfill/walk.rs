@@ -87,6 +87,7 @@ impl<'m> Worker<'m> {
             monitor: std::sync::Arc::clone(&self.monitor),
             lease: self.lease.clone(),
             ledger: self.ledger.clone(),
+            brief: self.brief,
             cut_off: None,
         })
     }

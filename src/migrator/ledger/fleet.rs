@@ -105,17 +105,20 @@ impl Ledger {
             .collect()
     }
 
-    /// Registers an instance, anew or again, and what it lists. Rows of the long dead go.
+    /// Registers an instance, anew or again, and what it lists. Rows of the long dead go, once no gate waits for them.
     pub(in crate::migrator) async fn register(
         &self,
         conn: &Conn,
         instance: &Instance,
         lists: &[(String, Reach)],
+        grace: Duration,
     ) -> Result<()> {
         let sql = self.sql(
-            "DELETE FROM {s}.instances WHERE seen < clock_timestamp() - make_interval(days => 1, secs => 3 * expiry)",
+            "DELETE FROM {s}.instances WHERE seen < clock_timestamp() - make_interval(days => 1, secs => 3 * expiry + $1)",
         );
-        conn.ask(&sql, &[]).await?;
+        // Thirty years: what an interval holds has an end.
+        let grace = grace.as_secs_f64().min(1e9);
+        conn.ask(&sql, &[float8(&grace)]).await?;
         let sql = self.sql(
             "INSERT INTO {s}.instances AS i (id, service, releases, expiry, by)
              VALUES ($1::text::uuid, $2, $3, $4, session_user || coalesce('@' || host(inet_client_addr()), ''))
@@ -199,8 +202,8 @@ impl Ledger {
         conn.ask(&sql, &[(&names, Type::TEXT_ARRAY), (&phases, Type::TEXT_ARRAY)]).await.map(drop)
     }
 
-    /// Client sessions on this database that are of no registered instance's role, address and application; drivers and
-    /// workers of an instance bear our own name. To a role without pg_read_all_stats, sessions of other roles are all it
+    /// Client sessions on this database that are of no live instance's role, address and application; drivers and workers
+    /// of an instance bear our own name. Who shares all three with one cannot be told from it. To a role without pg_read_all_stats, sessions of other roles are all it
     /// may see of them: without application, address and type.
     pub(in crate::migrator) async fn unregistered(&self, conn: &Conn) -> Result<Vec<Unregistered>> {
         let sql = self.sql(
@@ -210,7 +213,8 @@ impl Ledger {
               WHERE a.datname = current_database() AND a.usesysid IS NOT NULL AND coalesce(a.backend_type, 'client backend') = 'client backend' AND a.pid <> pg_backend_pid()
                 AND NOT EXISTS (
                     SELECT FROM {s}.instances i
-                     WHERE i.role = a.usename AND i.address IS NOT DISTINCT FROM host(a.client_addr)
+                     WHERE i.seen >= clock_timestamp() - make_interval(secs => i.expiry)
+                       AND i.role = a.usename AND i.address IS NOT DISTINCT FROM host(a.client_addr)
                        AND (i.application = coalesce(a.application_name, '') OR a.application_name = 'phasewise'))
               GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3",
         );

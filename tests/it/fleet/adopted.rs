@@ -44,6 +44,12 @@ async fn sessions_of_nobodys_instance_are_listed_and_hold_no_gate() {
     let line = format!("unregistered: 2 sessions of role {role}");
     assert!(status.to_string().contains(&line), "{status}");
 
+    // Those of an instance that has expired are nobody's either.
+    run(&client, "UPDATE phasewise.instances SET seen = seen - interval '60 s'").await;
+    let expired = build(&database, 1).status().await.unwrap();
+    assert!(expired.unregistered.len() > 2, "{expired}");
+    run(&client, "UPDATE phasewise.instances SET seen = clock_timestamp()").await;
+
     // They are shown, and no more than that: what is registered speaks 1.
     assert_eq!(phase(&build(&database, 1)).await, "SwitchReads");
 

@@ -1,0 +1,135 @@
+//! A build is let in once the schema has all that its code counts on, and not before; and is not kept waiting for more.
+
+use std::time::Duration;
+
+use phasewise::{
+    AddColumn, AddIndex, BackfillPolicy, CreateTable, Kind, Migration, Migrations, Migrator, RenameColumn,
+    State, Throttle, create_table::Column, migrations, rename_column,
+};
+use tokio_postgres::Client;
+
+use super::{RENAME, build, phase, stage};
+use crate::harness::{migrator, one, run, until};
+
+static ADD: Migrations = migrations![Migration::new("add", AddColumn::new("t", "more", "text"))];
+
+#[tokio::test]
+async fn not_while_another_driver_keeps_it_from_adding_its_column() {
+    let (database, client) = stage().await;
+    run(&client, "CREATE TABLE u (id int PRIMARY KEY, name text)").await;
+    static OTHER: Migrations = migrations![Migration::new("other", AddColumn::new("u", "more", "text"))];
+    let holder = database.connect().await.unwrap();
+    run(&holder, "BEGIN").await;
+    run(&holder, "SELECT * FROM u").await;
+    let other = migrator(&database, &OTHER);
+    let job = tokio::spawn(async move { other.run().await });
+    until(&client, "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'u'::regclass AND NOT granted").await;
+
+    let error = migrator(&database, &ADD).start_wait(Duration::from_millis(300)).start().await.unwrap_err();
+    assert_eq!((error.kind(), error.migration()), (Kind::OutsideWindow, Some("add")), "{error}");
+    assert!(error.to_string().contains("counts on all of it: it has not begun"), "{error}");
+    assert!(error.to_string().contains("Besides: another driver holds the lease"), "{error}");
+
+    let waits = migrator(&database, &ADD).start_wait(Duration::from_secs(60));
+    let waits = tokio::spawn(async move { waits.start().await });
+    run(&holder, "COMMIT").await;
+    assert!(job.await.unwrap().unwrap().is_complete());
+    let schema = waits.await.unwrap().unwrap();
+    run(&client, "SELECT more FROM t").await;
+    schema.leave().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_build_that_leaves_driving_to_jobs_waits_for_them() {
+    static LIST: Migrations = migrations![
+        Migration::new("new", CreateTable::new("u").columns([Column::new("id", "int")])),
+        Migration::new("ren", RENAME).deployed::<rename_column::WriteBoth>(),
+    ];
+    let (database, client) = stage().await;
+    let role = format!("{}_poor", database.name());
+    run(&client, &format!("CREATE ROLE \"{role}\" LOGIN PASSWORD 'x'")).await;
+    let mut config = database.config();
+    config.user(&role).password("x");
+    let poor = Migrator::connect(config, tokio_postgres::NoTls, &LIST)
+        .drive_in_background(false)
+        .drive_at_start(false)
+        .settle(Duration::ZERO);
+    let error = poor.clone().start_wait(Duration::ZERO).start().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Permission, "{error}");
+
+    for rights in ["USAGE ON SCHEMAS", "SELECT, INSERT, UPDATE, DELETE ON TABLES"] {
+        run(&client, &format!("ALTER DEFAULT PRIVILEGES GRANT {rights} TO \"{role}\"")).await;
+    }
+    let waits = tokio::spawn(async move { poor.start().await });
+    let job = migrator(&database, &LIST);
+    job.run_to("ren", "WriteBoth").await.unwrap();
+    let schema = waits.await.unwrap().unwrap();
+    assert_eq!(schema.report().get("new").unwrap().state, State::Applied);
+    // It was counted, and has driven nothing.
+    let driven = "SELECT count(*) FROM phasewise.history WHERE by LIKE '%_poor%'";
+    assert_eq!(one::<i64>(&client, driven).await, 0);
+    job.run().await.unwrap();
+    assert_eq!(phase(&job).await, "SwitchReads");
+    schema.leave().await.unwrap();
+    run(&client, &format!("DROP OWNED BY \"{role}\"")).await;
+    run(&client, &format!("DROP ROLE \"{role}\"")).await;
+}
+
+#[tokio::test]
+async fn an_index_is_not_waited_for() {
+    static INDEX: Migrations =
+        migrations![Migration::new("index", AddIndex::new("t", "t_name").columns(&["name"]))];
+    let (database, client) = stage().await;
+    // Not even a small one: it would wait for this.
+    let holder = database.connect().await.unwrap();
+    run(&holder, "BEGIN ISOLATION LEVEL REPEATABLE READ").await;
+    run(&holder, "SELECT 1").await;
+    let schema = migrator(&database, &INDEX)
+        .drive_in_background(true)
+        .poll(Duration::from_millis(20))
+        .start()
+        .await
+        .unwrap();
+    assert_ne!(schema.report().get("index").unwrap().state, State::Applied);
+    run(&holder, "COMMIT").await;
+    until(
+        &client,
+        "SELECT count(*) = 1 AND bool_and(entered = 1 AND moving IS NULL) FROM phasewise.migrations",
+    )
+    .await;
+    schema.leave().await.unwrap();
+}
+
+/// There is always a reason to wait.
+struct Always;
+
+#[async_trait::async_trait]
+impl Throttle for Always {
+    async fn hold(&self, _: &Client) -> phasewise::Result<Option<String>> {
+        Ok(Some("a test".to_owned()))
+    }
+}
+
+#[tokio::test]
+async fn nor_batches_that_something_holds_back() {
+    const SECOND: RenameColumn = RenameColumn::new("u", "name", "label");
+    static FIRST: Migrations = migrations![
+        Migration::new("ren", RENAME).deployed::<rename_column::WriteBoth>(),
+        Migration::new("second", SECOND).not_deployed(),
+    ];
+    static BOTH: Migrations = migrations![
+        Migration::new("ren", RENAME).deployed::<rename_column::WriteBoth>(),
+        Migration::new("second", SECOND).deployed::<rename_column::WriteBoth>(),
+    ];
+    let (database, client) = stage().await;
+    run(&client, "CREATE TABLE u (id int PRIMARY KEY, name text)").await;
+    let held = |migrations| migrator(&database, migrations).backfill(BackfillPolicy::new()).throttle(Always);
+    held(&FIRST).run_to("ren", "WriteBoth").await.unwrap();
+    let schema = held(&FIRST).start().await.unwrap();
+    assert_eq!(schema.report().get("ren").unwrap().state, State::InProgress);
+    // What comes after it is not held back.
+    assert_eq!(phase(&build(&database, 1)).await, "WriteBoth");
+    assert_eq!(schema.report().get("second").unwrap().phase.as_deref(), Some("WriteBoth"));
+    schema.leave().await.unwrap();
+    held(&BOTH).start().await.unwrap().leave().await.unwrap();
+}
