@@ -629,15 +629,17 @@ impl Migrator {
     /// from then on.
     ///
     /// First it brings the schema as far forward as the gates allow, counting itself: all the way for a single instance or
-    /// on a fresh database. Backfills, index builds and checks of tables that are larger than a few pages are left to the
-    /// background, unless this build needs them: it does where its release may not run before them, and where they belong
-    /// to a change without releases, such as [`AddIndex`](crate::AddIndex). Where its release may not run yet, because of
-    /// other instances or of a backfill under way, it waits for as long as [`start_wait`](Migrator::start_wait) says.
+    /// on a fresh database. Index builds, and backfills and checks of tables that are larger than a few pages, are left to
+    /// the background, unless this build needs them: it does where its release may not run before them, and where they
+    /// belong to a change without releases that its code counts on, which is each but an [`AddIndex`](crate::AddIndex)
+    /// that is not unique ([`Change::is_optional`](crate::Change::is_optional)). Where it may not serve yet, because of
+    /// other instances, of another driver, or of a backfill under way, it waits for as long as
+    /// [`start_wait`](Migrator::start_wait) says.
     ///
-    /// A lock that cannot be had, a backfill that cannot end, a step that Postgres refuses (a unique index on duplicates),
-    /// a right that this role does not have, another driver, or what came in the way of a migration after it had begun (a
-    /// view of the column) does not keep an instance from serving that may serve: [`Report::failed`] says so, and the
-    /// background goes on trying. A build that does not list a migration of its tables which has begun is release 0 of it,
+    /// A lock that cannot be had, a backfill that cannot end, a step that Postgres refuses, a right that this role does
+    /// not have, another driver, or what came in the way of a migration after it had begun (a view of the column) does not
+    /// keep an instance from serving whose code does not need that migration to have come further: [`Report::failed`] says
+    /// so, and the background goes on trying. A build that does not list a migration of its tables which has begun is release 0 of it,
     /// unless it names it as [retired](Migrations::retired); one that has nothing to do with its tables does not care.
     ///
     /// # Errors

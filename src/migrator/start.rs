@@ -15,6 +15,7 @@ use super::reach::Reach;
 use super::report::Report;
 use super::settings::Migrator;
 use crate::error::{Error, Kind, Result};
+use crate::migration::Entry;
 
 impl Migrator {
     pub(super) async fn join(&self) -> Result<Schema> {
@@ -106,6 +107,14 @@ impl Migrator {
             .first()
             .ok_or_else(|| Error::new(Kind::Connection, "the server answered nothing; try again"))?;
         let now = get(row, "now")?;
+        let elsewhere = |entry: &&'static Entry| {
+            let named = entry.services();
+            entry.release() > 0 && !named.is_empty() && !named.contains(&self.instance.as_str())
+        };
+        for entry in self.migrations.iter().filter(elsewhere) {
+            let (migration, service, named) = (entry.name(), &self.instance, entry.services());
+            tracing::warn!(target: "phasewise", migration, service, ?named, "it names its services, and this is none of them: no window keeps this build out, and no gate waits for it");
+        }
         let schema = &look.facts.scope.schema;
         let listed = self.migrations.iter().map(|entry| (entry.name().to_owned(), entry.release()));
         let retired = self.migrations.retired_names().iter().map(|&name| (name.to_owned(), RETIRED));
