@@ -204,7 +204,7 @@ impl Driver<'_> {
         let scope = self.session.facts.scope.clone();
         let steps = planning::enter(&self.session, &scope, entry, index, &saved).await?;
 
-        if brief && self.is_long(&steps, fresh).await? {
+        if brief && self.is_long(&steps).await? {
             return Ok(Entered::Later);
         }
 
@@ -241,11 +241,17 @@ impl Driver<'_> {
         Ok(Entered::Yes)
     }
 
-    /// Whether steps may take long: they go through a table, and it has more than a few pages. An index build waits for
-    /// every older snapshot in the database besides, unless that is `fresh`.
-    async fn is_long(&self, steps: &[Step], fresh: bool) -> Result<bool> {
-        if !fresh && steps.iter().any(|step| matches!(step.action, Action::BuildIndex(_))) {
-            return Ok(true);
+    /// Whether steps may take long: they go through a table, and it has more than a few pages; or they build an index,
+    /// which waits for every older snapshot in the database, and there is one.
+    async fn is_long(&self, steps: &[Step]) -> Result<bool> {
+        if steps.iter().any(|step| matches!(step.action, Action::BuildIndex(_))) {
+            let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity
+                                       WHERE datname = current_database() AND pid <> pg_backend_pid()
+                                         AND xact_start < clock_timestamp() - interval '1 s') AS found";
+            let rows = self.session.ask(sql, &[]).await?;
+            if rows.first().map_or(Ok(false), |row| get::<bool>(row, "found"))? {
+                return Ok(true);
+            }
         }
         let through = steps.iter().flat_map(|step| match &step.action {
             Action::Batches(batches) => vec![qualified(&batches.schema, &batches.table)],

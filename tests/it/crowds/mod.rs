@@ -41,7 +41,7 @@ macro_rules! crowds {
                 const GROUND: Ground = [$(grounds::$ground()),+][0];
                 const N: grounds::Names = GROUND.names;
                 builds!($change, $builder, $($($mark),+)?);
-                releases::beside_every_phase(BUILDS, fire(&CASE, &GROUND, &$script)).await;
+                releases::beside_every_phase(BUILDS, $builder, fire(&CASE, &GROUND, &$script)).await;
             }
         }
     )+};

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use phasewise::{DropTable, Error, Kind, Migrations, Migrator, PhaseInfo, Schema, Window, drop_table};
+use phasewise::{
+    Change, DropTable, Error, Kind, Migrations, Migrator, PhaseInfo, Schema, Window, drop_table,
+};
 
 use super::*;
 use crate::harness::crowd::visit;
@@ -52,7 +54,7 @@ struct Walk {
 }
 
 /// A build for every release, in order.
-pub(super) async fn beside_every_phase(builds: &'static [Migrations], fire: Fire) {
+pub(super) async fn beside_every_phase(builds: &'static [Migrations], change: impl Change, fire: Fire) {
     let phases = fire.case.phases();
     let last = phases.last().expect("a phase").window.hi;
     let spoken: Vec<u16> =
@@ -62,7 +64,9 @@ pub(super) async fn beside_every_phase(builds: &'static [Migrations], fire: Fire
     let mut walk = Walk::begin(builds, fire).await;
     for entered in 0..=phases.len() {
         Box::pin(walk.stage.forward(entered)).await;
-        Box::pin(walk.held(entered)).await;
+        // A build says nothing of a change that has one release only: its code counts on all of it.
+        let counted_on = last == 0 && !change.is_optional() && entered < phases.len();
+        Box::pin(walk.held(entered, counted_on)).await;
     }
     for entered in 0..=phases.len() {
         for early in standing(phases, entered).0.hi + 1..=last {
@@ -92,10 +96,8 @@ impl Walk {
     }
 
     /// The migration is paused: all releases meet this phase, one after the other.
-    async fn held(&mut self, entered: usize) {
+    async fn held(&mut self, entered: usize, counted_on: bool) {
         let (window, _) = standing(self.phases, entered);
-        // A build says nothing of a change that has one release only: its code counts on all of it.
-        let counted_on = self.builds.len() == 1 && entered < self.phases.len();
         self.build(0).pause(self.fire.case.name()).await.expect("a pause");
         for release in 0..self.builds.len() {
             let release = u16::try_from(release).expect("few");
@@ -191,7 +193,7 @@ macro_rules! beside {
         #[tokio::test]
         async fn $change() {
             builds!($change, $builder, $($($mark),+)?);
-            beside_every_phase(BUILDS, fire(&CASE, &grounds::plain(), &$script)).await;
+            beside_every_phase(BUILDS, $builder, fire(&CASE, &grounds::plain(), &$script)).await;
         }
     )+};
 }

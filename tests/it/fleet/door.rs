@@ -84,6 +84,7 @@ async fn an_index_is_not_waited_for() {
     let holder = database.connect().await.unwrap();
     run(&holder, "BEGIN ISOLATION LEVEL REPEATABLE READ").await;
     run(&holder, "SELECT 1").await;
+    until(&client, "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND xact_start < clock_timestamp() - interval '1 s' AND pid <> pg_backend_pid()").await;
     let schema = migrator(&database, &INDEX)
         .drive_in_background(true)
         .poll(Duration::from_millis(20))
