@@ -44,7 +44,7 @@ pub enum Kind {
     LedgerDamaged,
     /// A migration that has begun was edited afterwards.
     Changed,
-    /// No migration, or no phase, of that name.
+    /// No migration, phase, service or reference of that name.
     Unknown,
     /// Another instance is the driver, and did not finish in the time allowed.
     Busy,
@@ -52,9 +52,10 @@ pub enum Kind {
     LeaseLost,
     /// A lock could not be had in the time allowed; the message names the blockers.
     Locked,
-    /// A phase cannot be left, or not be confirmed, yet.
+    /// Not as things stand: a phase cannot be left or confirmed yet, a migration has not begun, a service has live
+    /// instances, or an archive is in use.
     GateClosed,
-    /// This build speaks a release that the schema does not allow.
+    /// An instance speaks a release that the schema does not allow, or its code counts on a migration that is not done.
     OutsideWindow,
     /// A later migration that has begun touches the same: it must be rolled back first.
     HeldBack,
@@ -93,7 +94,8 @@ impl Error {
         self.kind
     }
 
-    /// The name of the migration that was being taken forward or back, where it was one.
+    /// The name of the migration that was being taken forward or back, or that keeps this build from serving; `None` where
+    /// it was none.
     #[must_use]
     pub fn migration(&self) -> Option<&str> {
         self.migration.as_deref()

@@ -241,7 +241,7 @@ impl Driver<'_> {
         Ok(Entered::Yes)
     }
 
-    /// Whether steps may take long: they go through a table, and it has more than a few pages; or they build an index,
+    /// Whether steps may take long: they go through a table, and it is not small; or they build an index,
     /// which waits for every older snapshot in the database, and there is one.
     async fn is_long(&self, steps: &[Step]) -> Result<bool> {
         if steps.iter().any(|step| matches!(step.action, Action::BuildIndex(_))) {

@@ -11,6 +11,7 @@ use super::gates::{Goal, unchanged};
 use super::ledger::{At, Book, Direction, Record};
 use super::monitor::Monitor;
 use super::planning;
+use super::reach::Reach;
 use super::report::Report;
 use super::settings::{Migrator, phase_of};
 use crate::error::{Error, Kind, Result};
@@ -180,16 +181,18 @@ impl Driver<'_> {
                 ),
             ));
         }
+        let reach = Reach::of(&touches, schema);
         let unknown = book.records.values().find(|other| {
             other.begun()
                 && other.first_seen > record.first_seen
                 && self.migrator.migrations.get(&other.name).is_none()
+                && (reach.everything || other.reach.everything || other.reach.overlaps(&reach))
         });
         if let Some(unknown) = unknown {
             return Err(Error::new(
                 Kind::HeldBack,
                 format!(
-                    "migration {name} cannot be rolled back under {unknown}, which came later and has begun: this build does not list it, so that nobody can tell whether it touches the same. Use a build that lists both",
+                    "migration {name} cannot be rolled back under {unknown}, which came later, has begun, and touches the same: roll that one back first, with a build that lists it",
                     unknown = unknown.name
                 ),
             ));

@@ -141,7 +141,8 @@ impl Migrator {
         }
     }
 
-    /// The service that this instance belongs to; `start` joins the fleet under this name.
+    /// The service that this instance belongs to; `start` joins the fleet under this name. Else `default`: give it where
+    /// several services share a database.
     #[must_use]
     pub fn instance(mut self, service: impl Into<String>) -> Self {
         self.instance = service.into();
@@ -502,7 +503,7 @@ impl Migrator {
     /// [`Kind::Irreversible`] and [`Kind::OutsideWindow`] before anything is touched. [`Kind::GateClosed`] for a migration
     /// that has not begun, and [`Kind::Changed`] for one that was edited since. [`Kind::HeldBack`] where a later
     /// migration that touches the same has begun: that one is rolled back first. So is one that this build does not
-    /// list and the ledger saw first after this one, since nobody can tell what it touches. [`Kind::Unknown`] for a name
+    /// list and the ledger saw first after this one. [`Kind::Unknown`] for a name
     /// or phase that this build does not have, and for a phase that lies ahead; while it goes back, like
     /// [`run`](Migrator::run).
     pub async fn rollback(&self, name: &str, to: impl Into<To<'_>>) -> Result<Report> {
@@ -556,7 +557,8 @@ impl Migrator {
     }
 
     /// Holds a migration where it stands. A backfill under way, in whatever process, stops after its batch and waits
-    /// for [`resume`](Migrator::resume); it gives way to a rollback.
+    /// for [`resume`](Migrator::resume); it gives way to a rollback, and to an instance that cannot start
+    /// without the lease.
     ///
     /// # Errors
     ///
@@ -629,8 +631,8 @@ impl Migrator {
     /// from then on.
     ///
     /// First it brings the schema as far forward as the gates allow, counting itself: all the way for a single instance or
-    /// on a fresh database. Index builds, and backfills and checks of tables that are larger than a few pages, are left to
-    /// the background, unless this build needs them: it does where its release may not run before them, and where they
+    /// on a fresh database. Backfills, index builds and checks of tables of more than 8 MiB, and index builds
+    /// that would wait for a transaction, are left to the background, unless this build needs them: it does where its release may not run before them, and where they
     /// belong to a change without releases that its code counts on, which is each but an [`AddIndex`](crate::AddIndex)
     /// that is not unique ([`Change::is_optional`](crate::Change::is_optional)). Where it may not serve yet, because of
     /// other instances, of another driver, or of a backfill under way, it waits for as long as

@@ -58,11 +58,27 @@ async fn no_rollback_under_a_later_migration() {
     // A build that does not list the later one cannot tell.
     let error = migrator(&database, &FIRST).rollback("table", To::Start).await.unwrap_err();
     assert_eq!(error.kind(), Kind::HeldBack);
-    assert!(error.to_string().contains("does not list"), "{error}");
+    assert!(error.to_string().contains("with a build that lists it"), "{error}");
     assert!(there(&client, "t").await);
     both.rollback("column", To::Start).await.unwrap();
     both.rollback("table", To::Start).await.unwrap();
     assert!(!there(&client, "t").await);
+}
+
+#[tokio::test]
+async fn what_another_service_did_elsewhere_holds_no_rollback_back() {
+    static MINE: Migrations = migrations![Migration::new("mine", AddColumn::new("t", "extra", "text"))];
+    static THEIRS: Migrations = migrations![Migration::new("theirs", AddColumn::new("u", "extra", "text"))];
+    let database = database().await;
+    let client = database.connect().await.unwrap();
+    run(&client, "CREATE TABLE t (id int)").await;
+    run(&client, "CREATE TABLE u (id int)").await;
+    let mine = migrator(&database, &MINE);
+    mine.run().await.unwrap();
+    migrator(&database, &THEIRS).run().await.unwrap();
+    mine.rollback("mine", To::Start).await.unwrap();
+    let there = "SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'extra'";
+    assert_eq!(one::<i64>(&client, there).await, 0);
 }
 
 #[tokio::test]
