@@ -204,10 +204,16 @@ async fn a_view_of_the_whole_row_is_in_the_way_of_a_drop_as_of_a_rename() {
     let stage = Stage::set(&CASE).await;
     run(&stage.client, "CREATE FUNCTION takes(t) RETURNS int LANGUAGE sql AS 'select 1'").await;
     migrator(&stage.database, &DROP).plan().await.expect("a function that takes the row goes on working");
-    run(&stage.client, "CREATE VIEW whole AS SELECT t FROM t").await;
-    for migrations in [&DROP, &RENAME] {
-        let error = migrator(&stage.database, migrations).plan().await.expect_err("refused");
-        assert_eq!(error.kind(), Kind::Unsupported, "{error}");
-        assert!(error.to_string().contains("whole"), "{error}");
+    run(&stage.client, "CREATE VIEW counted AS SELECT count(*) FROM t WHERE EXISTS (SELECT FROM t)").await;
+    run(&stage.client, "CREATE RULE noticed AS ON DELETE TO t DO ALSO NOTIFY t").await;
+    migrator(&stage.database, &DROP).plan().await.expect("what names no column takes none");
+    for view in ["SELECT t FROM t", "SELECT id, to_jsonb(t) AS json FROM t"] {
+        run(&stage.client, &format!("CREATE VIEW whole AS {view}")).await;
+        for migrations in [&DROP, &RENAME] {
+            let error = migrator(&stage.database, migrations).plan().await.expect_err("refused");
+            assert_eq!(error.kind(), Kind::Unsupported, "{error}");
+            assert!(error.to_string().contains("whole"), "{error}");
+        }
+        run(&stage.client, "DROP VIEW whole").await;
     }
 }

@@ -1,11 +1,12 @@
 //! References that the catalog knows, and those that only the bodies of functions do.
 
 use super::Target;
-use super::statement::mentions;
+use super::statement::{mentions, takes_all};
 use crate::error::Result;
 use crate::migrator::connect::{Sql as _, get, text};
 use crate::reference::{Reference, ReferenceKind as Kind};
 use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
 
 /// Everything that depends on the target, by the catalog.
 pub(super) async fn dependents(client: &Client, target: &Target) -> Result<Vec<Reference>> {
@@ -42,7 +43,12 @@ fn found(target: &Target, kind: &str, object: String, whole: bool, through: Opti
             (kind, true, detail)
         }
         "rule" => (Kind::Rule, true, format!("{reads} ({what}); {remedy}, or drop it")),
-        "policy" => (Kind::Policy, true, format!("reads {what}; {remedy}, or drop it")),
+        "policy" => (Kind::Policy, true, format!("{reads} ({what}); {remedy}, or drop it")),
+        "trigger argument" => (
+            Kind::Trigger,
+            false,
+            format!("gives its function the name of {what} as an argument; {remedy}, or acknowledge it"),
+        ),
         "trigger" => {
             (Kind::Trigger, true, format!("names {what} in UPDATE OF or WHEN; {remedy}, or drop it"))
         }
@@ -85,27 +91,36 @@ fn found(target: &Target, kind: &str, object: String, whole: bool, through: Opti
     Reference::new(kind, object, detail).blocking(blocks)
 }
 
-/// Functions whose body names the target. One that names only the column counts where it is a trigger's on the table,
-/// has to do with its row type, or builds statements.
+/// Functions whose body names the target, or takes every column of its table. One that names only the column counts where it
+/// is a trigger's on the table, has to do with its row type, or builds statements.
 pub(super) async fn bodies(client: &Client, target: &Target) -> Result<Vec<Reference>> {
     let needle = target.column.as_ref().unwrap_or(&target.table);
-    let params = [text(needle), text(&target.schema), text(&target.table), text(&target.ledger_schema)];
+    let tables = target.relations.iter().map(|(_, name)| name);
+    let needles: Vec<&String> = tables.chain(&target.column).collect();
+    let params = [
+        (&needles as &(dyn ToSql + Sync), Type::TEXT_ARRAY),
+        text(&target.schema),
+        text(&target.table),
+        text(&target.ledger_schema),
+    ];
     let rows = client.ask(include_str!("sql/bodies.sql"), &params).await?;
+    let (what, remedy, subject) = (target.what(), target.remedy(), target.subject());
     let mut found = Vec::new();
     for row in &rows {
         let body: String = get(row, "body")?;
         let of_table: bool = get(row, "of_table")?;
         let names_table = target.relations.iter().any(|(_, name)| mentions(&body, name));
         let belongs = target.column.is_none() || of_table || names_table || mentions(&body, "execute");
-        if !belongs || !mentions(&body, needle) {
+        let detail = if belongs && mentions(&body, needle) {
+            format!("its body names {what}; {remedy}, or acknowledge it if it means something else")
+        } else if let Some(how) = takes_all(&body, &subject) {
+            format!(
+                "a statement in its body {how}, {what} too; see that it does without, then acknowledge it"
+            )
+        } else {
             continue;
-        }
-        let (what, remedy) = (target.what(), target.remedy());
-        found.push(Reference::new(
-            Kind::Function,
-            get::<String>(row, "object")?,
-            format!("its body names {what}; {remedy}, or acknowledge it if it means something else"),
-        ));
+        };
+        found.push(Reference::new(Kind::Function, get::<String>(row, "object")?, detail));
     }
     Ok(found)
 }

@@ -120,15 +120,15 @@ impl Migrator {
             add(catalog::bodies(conn, target).await?);
         }
         let Some(ledger) = ledger else { return Ok(found) };
-        let baselines = ledger.baselines(conn, name).await?;
+        let mut baselines = ledger.baselines(conn, name).await?;
+        let first = baselines.is_empty();
         for (server, traffic) in self.traffic(conn, &targets).await? {
             let on = on(&server);
-            let before = baselines.get(&server);
-            match (traffic, before) {
+            match (traffic, baselines.remove(&server)) {
                 (Traffic::Seen(now), Some((at, before))) => {
-                    add(traffic::since(before, &now, &on));
-                    if late.is_some_and(|late| *at > late) {
-                        add(vec![traffic::counted_late(&on, *at)]);
+                    add(traffic::since(&before, &now, &on));
+                    if late.is_some_and(|late| at > late) {
+                        add(vec![traffic::counted_late(&on, at)]);
                     }
                     found.notes.push(format!(
                         "statements{on} are compared since {}",
@@ -136,17 +136,25 @@ impl Migrator {
                     ));
                 }
                 // Before the last use is over nothing is compared.
-                (Traffic::Seen(_) | Traffic::Unreachable(_), None) if baselines.is_empty() => {}
+                (Traffic::Seen(_) | Traffic::Unreachable(_), None) if first => {}
                 (Traffic::Seen(_), None) => {
                     found
                         .notes
                         .push(format!("statements{on} were not counted yet when the last use was over"));
                 }
-                (Traffic::Silent(why), _) => {
+                (Traffic::Silent(why), None) => {
                     found.notes.push(format!("statements{on} are not compared: {why}"))
                 }
-                (Traffic::Unreachable(why), _) => add(vec![traffic::unreachable(&on, &why)]),
+                // What was counted once is not given up in silence.
+                (Traffic::Silent(why), Some(_)) | (Traffic::Unreachable(why), _) => {
+                    add(vec![traffic::unreachable(&on, &why)]);
+                }
             }
+        }
+        for server in baselines.keys() {
+            let why =
+                "they were counted when the last use was over, and this migrator does not name that replica";
+            add(vec![traffic::unreachable(&on(server), why)]);
         }
         let acknowledged = ledger.acknowledgements(conn, name).await?;
         for reference in &mut found.references {

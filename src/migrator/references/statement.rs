@@ -58,12 +58,25 @@ pub(super) fn uses(sql: &str, nested: bool, subject: &Subject, ledger_schema: &s
     if scan.names(column) {
         return Some(Use::Column);
     }
-    scan.copies().or_else(|| scan.inserts()).or_else(|| scan.star()).or_else(|| scan.whole_row())
+    scan.takes_all()
+}
+
+/// How a statement in the body of a function takes every column of the subject's table, if one does.
+pub(super) fn takes_all(body: &str, subject: &Subject) -> Option<Use> {
+    subject.column.as_ref()?;
+    let tokens = tokens_of(body, true);
+    tokens.split(|token| *token == Token::Sign(';')).find_map(|statement| {
+        let scan = Scan::new(statement, subject);
+        if scan.tables.is_empty() { None } else { scan.takes_all() }
+    })
 }
 
 /// Whether the body of a function names `name` as a word, in literals and comments too: it may build statements. A name
 /// that needs quotes counts wherever it stands.
 pub(super) fn mentions(body: &str, name: &str) -> bool {
+    if name.contains('$') {
+        return body.to_lowercase().contains(&name.to_lowercase());
+    }
     if !folds(name) {
         return body.contains(name) || body.contains(&name.replace('"', "\"\""));
     }
@@ -130,8 +143,10 @@ fn tokens_of(sql: &str, inside: bool) -> Vec<Token> {
         } else if c == '$' && !inside && dollar(rest).is_some() {
             tokens.push(Token::Sign('\''));
             dollar(rest).unwrap_or(1)
-        } else if is_word(c) {
-            let taken = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+        } else if is_word(c) && !(inside && c == '$') {
+            // A dollar begins or ends a literal there, more often than it is a part of a name.
+            let ends = |c: char| !is_word(c) || inside && c == '$';
+            let taken = rest.find(ends).unwrap_or(rest.len());
             let word = rest[..taken].to_lowercase();
             // E'…', B'…' and the like: the letter belongs to the literal.
             let prefix = rest[taken..].starts_with('\'') && !inside && word.len() == 1;
@@ -201,7 +216,7 @@ fn counts(tokens: &[Token]) -> bool {
     let Some(first) = tokens.iter().find(|token| **token != Token::Sign('(')) else { return false };
     let kinds = [
         "select", "insert", "update", "delete", "merge", "with", "values", "table", "copy", "declare",
-        "prepare",
+        "prepare", "truncate", "lock",
     ];
     // CREATE TABLE … AS reads, and a temporary one belongs to an application.
     let reads =
@@ -385,9 +400,22 @@ impl<'a> Scan<'a> {
             // or a bracket it may be either, and counts.
             let is_table = self.tables.contains(&at) && (self.sign(at + 1, '.') || self.follows_a_word(at));
             // A table or an alias, or a function.
-            let is_other = self.sign(at + 1, '.') || self.sign(at + 1, '(');
+            let is_other = self.sign(at + 1, '.') && !self.is_set_in_part(at) || self.sign(at + 1, '(');
             named && !is_table && !self.aliases.contains(&at) && !is_other && self.is_qualified_by_us(at)
         })
+    }
+
+    /// `SET place.street = $1`, `INSERT INTO users (place.street)`: a field of a column.
+    fn is_set_in_part(&self, at: usize) -> bool {
+        let before = at.wrapping_sub(1);
+        let assigned = self.sign(before, ',') && self.sign(at + 3, '=');
+        let listed = self.sign(before, '(') && self.tables.contains(&before.wrapping_sub(1));
+        self.word(before, &["set"]) || assigned || listed
+    }
+
+    /// Every column at once.
+    fn takes_all(&self) -> Option<Use> {
+        self.copies().or_else(|| self.inserts()).or_else(|| self.star()).or_else(|| self.whole_row())
     }
 
     fn is_qualified_by_us(&self, at: usize) -> bool {
@@ -415,7 +443,8 @@ impl<'a> Scan<'a> {
             return Some(Use::Star);
         }
         // `TABLE users`.
-        let listed = |at: &usize| self.before(*at, &["table"]) && !self.word(0, &["create"]);
+        let listed =
+            |at: &usize| self.before(*at, &["table"]) && !self.word(0, &["create", "truncate", "lock"]);
         self.tables.iter().any(listed).then_some(Use::Star)
     }
 
@@ -570,6 +599,7 @@ mod tests {
                 ("INSERT INTO users (id, full_name) VALUES ($1, $2)", None),
                 ("INSERT INTO users DEFAULT VALUES", None),
                 ("ALTER TABLE users DROP COLUMN name", None),
+                ("TRUNCATE TABLE users", None),
                 ("CREATE INDEX ON users (name)", None),
                 ("COMMENT ON COLUMN users.name IS $1", None),
                 ("CREATE VIEW v AS SELECT name FROM users", None),
@@ -653,6 +683,8 @@ mod tests {
         assert_eq!(uses("SELECT id FROM users"), Some(Use::Table));
         assert_eq!(uses("INSERT INTO parts.users_2026 (id) VALUES ($1)"), Some(Use::Table));
         assert_eq!(uses("SELECT users_id FROM orders"), None);
+        assert_eq!(uses("TRUNCATE users"), Some(Use::Table));
+        assert_eq!(uses("LOCK TABLE public.users IN SHARE MODE"), Some(Use::Table));
         assert_eq!(uses("DROP TABLE users"), None);
     }
 
@@ -672,6 +704,33 @@ mod tests {
         assert!(mentions("BEGIN NEW.Name := trim(NEW.name); END", "name"));
         assert!(mentions("SELECT \"Full Name\" FROM t", "Full Name"));
         assert!(mentions("EXECUTE format('SELECT %I FROM t', 'Full Name')", "Full Name"));
+        assert!(mentions("EXECUTE $q$SELECT count(*) FROM users$q$ INTO n", "users"));
+        assert!(mentions("EXECUTE $q$name$q$", "name"));
+        assert!(mentions("UPDATE t SET Pay$ = 1", "pay$"));
         assert!(!mentions("SELECT full_name, names FROM t", "name"));
+    }
+
+    #[test]
+    fn a_body_is_read_statement_by_statement() {
+        let how = |body: &str| takes_all(body, &subject(Some("name")));
+        assert_eq!(how("BEGIN INSERT INTO users VALUES (1); END"), Some(Use::Insert));
+        assert_eq!(how("DECLARE r record; BEGIN SELECT * INTO r FROM users; END"), Some(Use::Star));
+        assert_eq!(how("BEGIN EXECUTE $$SELECT * FROM users$$; END"), Some(Use::Star));
+        assert_eq!(how("BEGIN SELECT * INTO r FROM orders; SELECT id INTO i FROM users; END"), None);
+        assert_eq!(takes_all("SELECT * FROM users", &subject(None)), None);
+    }
+
+    #[test]
+    fn a_field_of_the_column_is_the_column() {
+        check(
+            &[
+                ("UPDATE users SET place.street = $1 WHERE id = $2", Some(Use::Column)),
+                ("UPDATE users SET note = $1, place.street = $2", Some(Use::Column)),
+                ("INSERT INTO users (place.street) VALUES ($1)", Some(Use::Column)),
+                // Of something else that is called so.
+                ("SELECT u.id, upper(place.note) FROM users u, orders AS o", None),
+            ],
+            "place",
+        );
     }
 }

@@ -81,6 +81,13 @@ kinds! {
         &["DROP VIEW v CASCADE"];
     a_view_of_the_whole_row: RENAME, &[USERS], &["CREATE VIEW v AS SELECT users FROM users"]
         => &[(R::WholeRow, "view public.v")], true, &["DROP VIEW v"];
+    a_view_of_the_whole_row_and_a_column: RENAME, &[USERS], &["CREATE VIEW v AS SELECT u.id, to_jsonb(u) AS j FROM users u"]
+        => &[(R::WholeRow, "view public.v")], true, &["DROP VIEW v"];
+    a_rule_of_the_whole_row: RENAME, &[USERS, "CREATE TABLE log (r jsonb)"],
+        &["CREATE RULE r AS ON DELETE TO users DO ALSO INSERT INTO log VALUES (to_jsonb(OLD))"]
+        => &[(R::Rule, "rule r on public.users")], true, &["DROP RULE r ON users"];
+    a_policy_of_the_whole_row: RENAME, &[USERS], &["CREATE POLICY p ON users USING (to_jsonb(users) ? 'name')"]
+        => &[(R::Policy, "policy p on public.users")], true, &["DROP POLICY p ON users"];
     a_column_of_the_rows_type: RENAME, &[USERS], &["CREATE TABLE kept (u users)"]
         => &[(R::WholeRow, "table column public.kept.u")], true, &["DROP TABLE kept"];
     a_function_over_the_row: RENAME, &[USERS], &["CREATE FUNCTION f(users) RETURNS int LANGUAGE sql AS 'SELECT 1'"]
@@ -98,6 +105,9 @@ kinds! {
     a_trigger_when: RENAME, &[USERS, FUNCTION],
         &["CREATE TRIGGER t BEFORE UPDATE ON users FOR EACH ROW WHEN (OLD.name IS NULL) EXECUTE FUNCTION f()"]
         => &[(R::Trigger, "trigger t on public.users")], true, &["DROP TRIGGER t ON users"];
+    a_triggers_argument: RENAME, &[USERS, "ALTER TABLE users ADD found tsvector"],
+        &["CREATE TRIGGER t BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION tsvector_update_trigger(found, 'pg_catalog.simple', name)"]
+        => &[(R::Trigger, "trigger t on public.users")], false, &[];
     a_generated_column: RENAME, &[USERS], &["ALTER TABLE users ADD g text GENERATED ALWAYS AS (upper(name)) STORED"]
         => &[(R::GeneratedColumn, "table column public.users.g")], true, &["ALTER TABLE users DROP g"];
     a_foreign_key: DROP, &[USERS], &["ALTER TABLE users ADD CONSTRAINT u UNIQUE (name)", "CREATE TABLE o (n text CONSTRAINT fk REFERENCES users (name))"]
@@ -112,6 +122,15 @@ kinds! {
     a_function_that_reads_it: RENAME, &[USERS],
         &["CREATE FUNCTION f() RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT Name FROM users LIMIT 1); END'"]
         => &[(R::Function, "function public.f()")], false, &[];
+    a_function_that_inserts_without_a_list: RENAME, &[USERS],
+        &["CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM 1; INSERT INTO users VALUES (1); END$$"]
+        => &[(R::Function, "function public.f()")], false, &[];
+    a_function_that_takes_every_column: RENAME, &[USERS],
+        &["CREATE FUNCTION f() RETURNS SETOF record LANGUAGE sql AS 'SELECT * FROM users'"]
+        => &[(R::Function, "function public.f()")], false, &[];
+    a_function_with_dollars: RENAME, &[USERS],
+        &["CREATE PROCEDURE f() LANGUAGE plpgsql AS $f$BEGIN EXECUTE $$SELECT id FROM users ORDER BY name$$; END$f$"]
+        => &[(R::Function, "procedure public.f()")], false, &[];
     a_triggers_function: RENAME, &[USERS],
         &["CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.note := NEW.name; RETURN NEW; END'",
           "CREATE TRIGGER t BEFORE DELETE ON users FOR EACH ROW EXECUTE FUNCTION f()"]
@@ -183,7 +202,10 @@ async fn what_has_nothing_to_do_with_it_does_not_shut_the_gate() {
         "CREATE FUNCTION named() RETURNS SETOF text LANGUAGE sql AS 'SELECT name FROM other'",
         "CREATE FUNCTION full_named() RETURNS SETOF text LANGUAGE sql AS 'SELECT full_name FROM users'",
         "CREATE TRIGGER t BEFORE UPDATE OF full_name ON users FOR EACH ROW EXECUTE FUNCTION f()",
+        "CREATE TRIGGER a BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION f('full_name', 'my name')",
         "CREATE POLICY p ON users USING (note <> '')",
+        "CREATE VIEW c AS SELECT count(*) FROM users WHERE EXISTS (SELECT FROM users)",
+        "CREATE FUNCTION counted() RETURNS bigint LANGUAGE sql AS 'SELECT * FROM other; SELECT count(*) FROM users'",
         "CREATE INDEX ON users (name, note)",
         "CREATE STATISTICS s ON name, note FROM users",
         "ALTER TABLE users ADD CONSTRAINT c CHECK (name <> note)",
@@ -200,7 +222,8 @@ async fn what_has_nothing_to_do_with_it_does_not_shut_the_gate() {
 #[tokio::test]
 async fn what_phasewise_made_does_not_shut_the_gate() {
     let setup = [
-        "CREATE TABLE users (id int PRIMARY KEY, name text UNIQUE)",
+        "CREATE TABLE users (id int PRIMARY KEY, name text UNIQUE, parent int, UNIQUE (name, id),
+            FOREIGN KEY (name, parent) REFERENCES users (name, id))",
         "CREATE TABLE orders (buyer text REFERENCES users (name))",
         "INSERT INTO users VALUES (1, 'ann')",
     ];

@@ -111,13 +111,18 @@ async fn a_role_that_may_not_read_statements_says_so() {
     ] {
         run(&scene.client, &sql).await;
     }
-    scene.vouch().await;
     let mut config = scene.database.config();
     config.user(role);
     let limited = phasewise::Migrator::connect(config, NoTls, &RENAME).soak(std::time::Duration::ZERO);
-    let status = limited.status().await.expect("a status");
-    let notes = &status.get(NAME).expect("the migration").notes;
+    let standing =
+        async || limited.status().await.expect("a status").get(NAME).expect("the migration").clone();
+    let notes = standing().await.notes;
     assert!(notes[0].contains("GRANT pg_read_all_stats TO"), "{notes:?}");
+    // Where others have counted them, it does not pass them by in silence.
+    scene.vouch().await;
+    let found = standing().await.references;
+    assert_eq!(found[0].object, "statements cannot be asked for", "{found:?}");
+    assert!(found[0].detail.contains("GRANT pg_read_all_stats TO"), "{found:?}");
 }
 
 #[tokio::test]
@@ -137,6 +142,20 @@ async fn statistics_that_were_reset_are_said() {
     run(&scene.client, "SELECT pg_stat_statements_reset()").await;
     assert_eq!(scene.shut_by().await.len(), 1);
     scene.migrator.acknowledge(NAME, &scene.shut_by().await[0].object).await.expect("a word");
+    scene.assert_opens().await;
+}
+
+/// What was counted once, and cannot be any more.
+#[tokio::test]
+async fn statistics_that_are_no_more_are_said() {
+    let scene = Scene::set(shared().await, &RENAME, &[USERS]).await;
+    scene.vouch().await;
+    run(&scene.client, "CREATE VIEW v AS SELECT name FROM users").await;
+    scene.shut_by().await;
+    run(&scene.client, "DROP VIEW v").await;
+    run(&scene.client, "DROP EXTENSION pg_stat_statements").await;
+    assert_eq!(super::objects(&scene.shut_by().await), ["statements cannot be asked for"]);
+    scene.migrator.acknowledge(NAME, "statements cannot be asked for").await.expect("an acknowledgement");
     scene.assert_opens().await;
 }
 
@@ -183,6 +202,11 @@ async fn a_replicas_statements_count() {
     let object = &references[0].object;
     assert!(object.ends_with(" on replica reports: SELECT count(name) FROM users"), "{object}");
     scene.migrator.acknowledge(NAME, object).await.expect("an acknowledgement");
+
+    // By a driver that does not know of it as well.
+    let named = std::mem::replace(&mut scene.migrator, migrator(&scene.database, &RENAME));
+    assert_eq!(super::objects(&scene.shut_by().await), ["statements on replica reports cannot be asked for"]);
+    scene.migrator = named;
 
     // One that cannot be asked any more is said, too.
     drop(reader);

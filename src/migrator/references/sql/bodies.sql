@@ -1,5 +1,5 @@
--- Functions whose body, where that is source text, has the name $1 in it, whatever its case. $2 and $3 are a table's schema
--- and name, $4 is the ledger's schema.
+-- Functions whose body, where that is source text, has one of the names $1 in it, whatever its case. $2 and $3 are a table's
+-- schema and name, $4 is the ledger's schema.
 WITH RECURSIVE family(oid) AS (
     SELECT c.oid FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = $2::pg_catalog.text AND c.relname = $3::pg_catalog.text
@@ -20,8 +20,9 @@ JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
 CROSS JOIN LATERAL pg_catalog.pg_identify_object('pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, 0) AS known
 WHERE l.lanname NOT IN ('c', 'internal') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
     AND n.nspname <> $4::pg_catalog.text
-    AND (pg_catalog.strpos(pg_catalog.lower(p.prosrc), pg_catalog.lower($1::pg_catalog.text)) > 0
-        OR pg_catalog.strpos(p.prosrc, pg_catalog.replace($1::pg_catalog.text, '"', '""')) > 0)
+    AND EXISTS (SELECT FROM pg_catalog.unnest($1::pg_catalog.text[]) AS needle(name)
+        WHERE pg_catalog.strpos(pg_catalog.lower(p.prosrc), pg_catalog.lower(needle.name)) > 0
+            OR pg_catalog.strpos(p.prosrc, pg_catalog.replace(needle.name, '"', '""')) > 0)
     -- What an extension brings is its own affair.
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
         AND d.objid = p.oid AND d.deptype = 'e')

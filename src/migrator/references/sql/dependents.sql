@@ -16,7 +16,9 @@ WITH RECURSIVE family(oid) AS (
 ), depending AS (
     SELECT d.classid, d.objid, d.objsubid, gone.oid AS relation, gone.attnum, d.deptype,
         -- Of the row as a whole, where only a column goes.
-        gone.attnum IS NOT NULL AND (d.refobjsubid = 0 OR d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass) AS whole
+        gone.attnum IS NOT NULL AND (d.refobjsubid = 0 OR d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass) AS whole,
+        -- On the table, where only a column goes: a query depends so if it names no column at all, as count(*) does.
+        gone.attnum IS NOT NULL AND d.refobjsubid = 0 AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AS bare
     FROM gone JOIN pg_catalog.pg_depend AS d ON
         d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = gone.oid
             AND (gone.attnum IS NULL OR d.refobjsubid IN (0, gone.attnum))
@@ -26,13 +28,23 @@ WITH RECURSIVE family(oid) AS (
     SELECT 'view', 'pg_catalog.pg_class'::pg_catalog.regclass, rule.ev_class, 0, depending.whole
     FROM depending JOIN pg_catalog.pg_rewrite AS rule
         ON depending.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND rule.oid = depending.objid
-    WHERE rule.rulename = '_RETURN' AND depending.deptype = 'n'
+    WHERE rule.rulename = '_RETURN' AND depending.deptype = 'n' AND NOT depending.bare
+    UNION ALL
+    SELECT CASE WHEN rule.rulename = '_RETURN' THEN 'view' ELSE 'rule' END,
+        CASE WHEN rule.rulename = '_RETURN' THEN 'pg_catalog.pg_class' ELSE 'pg_catalog.pg_rewrite' END::pg_catalog.regclass,
+        CASE WHEN rule.rulename = '_RETURN' THEN rule.ev_class ELSE rule.oid END, 0, true
+    FROM gone JOIN pg_catalog.pg_depend AS d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+        AND d.refobjid = gone.oid AND d.deptype = 'n' AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+    JOIN pg_catalog.pg_rewrite AS rule ON rule.oid = d.objid
+    -- The row as one value is a variable without a column, of the row's type.
+    WHERE gone.attnum IS NOT NULL AND pg_catalog.strpos(rule.ev_qual::pg_catalog.text || rule.ev_action::pg_catalog.text,
+        ':varattno 0 :vartype ' || gone.reltype || ' ') > 0
     UNION ALL
     SELECT 'rule', depending.classid, depending.objid, 0, depending.whole
     FROM depending JOIN pg_catalog.pg_rewrite AS rule
         ON depending.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND rule.oid = depending.objid
     -- A rule of its own refers to the whole table by OLD and NEW, and goes with it.
-    WHERE rule.rulename <> '_RETURN' AND depending.deptype = 'n'
+    WHERE rule.rulename <> '_RETURN' AND depending.deptype = 'n' AND NOT depending.bare
         AND NOT (rule.ev_class IN (SELECT family.oid FROM family) AND (depending.whole OR depending.attnum IS NULL))
     UNION ALL
     SELECT 'policy', depending.classid, depending.objid, 0, false
@@ -40,6 +52,23 @@ WITH RECURSIVE family(oid) AS (
         ON depending.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass AND policy.oid = depending.objid
     WHERE depending.deptype = 'n' AND NOT depending.whole
         AND (depending.attnum IS NOT NULL OR policy.polrelid NOT IN (SELECT family.oid FROM family))
+    UNION ALL
+    SELECT 'policy', 'pg_catalog.pg_policy'::pg_catalog.regclass, policy.oid, 0, true
+    FROM gone JOIN pg_catalog.pg_depend AS d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+        AND d.refobjid = gone.oid AND d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass
+    JOIN pg_catalog.pg_policy AS policy ON policy.oid = d.objid
+    WHERE gone.attnum IS NOT NULL
+        AND pg_catalog.strpos(pg_catalog.concat(policy.polqual::pg_catalog.text, policy.polwithcheck::pg_catalog.text),
+            ':varattno 0 :vartype ' || gone.reltype || ' ') > 0
+    UNION ALL
+    -- Its name as an argument of the trigger's function, which goes on until it looks for the column.
+    SELECT 'trigger argument', 'pg_catalog.pg_trigger'::pg_catalog.regclass, tg.oid, 0, false
+    FROM gone JOIN pg_catalog.pg_trigger AS tg ON tg.tgrelid = gone.oid
+    JOIN pg_catalog.pg_proc AS p ON p.oid = tg.tgfoid
+    WHERE gone.attnum IS NOT NULL AND NOT tg.tgisinternal AND tg.tgparentid = 0
+        AND p.pronamespace <> COALESCE((SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname = $4::pg_catalog.text), 0)
+        AND pg_catalog.position('\x00'::pg_catalog.bytea || tg.tgargs, '\x00'::pg_catalog.bytea
+            || pg_catalog.convert_to($3::pg_catalog.text, pg_catalog.getdatabaseencoding()) || '\x00'::pg_catalog.bytea) > 0
     UNION ALL
     SELECT 'trigger', depending.classid, depending.objid, 0, false
     FROM depending JOIN pg_catalog.pg_trigger AS tg
@@ -76,7 +105,9 @@ WITH RECURSIVE family(oid) AS (
             SELECT FROM pg_catalog.pg_attribute AS successor JOIN pg_catalog.pg_constraint AS alike
                 ON alike.contype = 'f' AND alike.conrelid = con.conrelid AND alike.confrelid = con.confrelid
             WHERE successor.attrelid = con.confrelid AND successor.attname = $5::pg_catalog.text
-                AND alike.conkey = con.conkey
+                -- One that the table has on itself follows the successor at both ends.
+                AND (alike.conkey = con.conkey OR con.conrelid = con.confrelid
+                    AND alike.conkey = pg_catalog.array_replace(con.conkey, depending.attnum, successor.attnum))
                 AND alike.confkey = pg_catalog.array_replace(con.confkey, depending.attnum, successor.attnum))
     UNION ALL
     SELECT CASE WHEN depending.whole THEN 'row function' ELSE 'function' END, depending.classid, depending.objid, 0, depending.whole

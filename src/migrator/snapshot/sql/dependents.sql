@@ -34,11 +34,8 @@ FROM (
                 'pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_constraint'::pg_catalog.regclass,
                 'pg_catalog.pg_attrdef'::pg_catalog.regclass, 'pg_catalog.pg_trigger'::pg_catalog.regclass,
                 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass)
-            -- A rule of its own refers to the whole table by OLD and NEW; that says nothing where it names columns.
-            AND NOT (rule.ev_class IS NOT DISTINCT FROM c.oid AND d.refobjsubid = 0 AND EXISTS (
-                SELECT FROM pg_catalog.pg_depend AS named
-                WHERE named.classid = d.classid AND named.objid = d.objid AND named.refclassid = d.refclassid
-                    AND named.refobjid = c.oid AND named.refobjsubid > 0))
+            -- A query depends on the table itself where it names no column at all, as count(*) does.
+            AND NOT (rule.oid IS NOT NULL AND d.refobjsubid = 0)
         ) OR (
             -- Generated columns, whatever kind of dependency.
             d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = c.oid AND d.refobjsubid > 0
@@ -48,4 +45,15 @@ FROM (
             d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.deptype = 'n' AND c.reltype <> 0
             AND (d.refobjid = c.reltype OR d.refobjid = (
                 SELECT row.typarray FROM pg_catalog.pg_type AS row WHERE row.oid = c.reltype AND row.typarray <> 0))
-        )) AS found
+        )
+    UNION
+    -- Views and rules that read the row as one value: a variable without a column, of the row's type.
+    SELECT NULL, CASE WHEN rule.rulename = '_RETURN'
+            THEN pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass, rule.ev_class, 0)
+        ELSE pg_catalog.pg_describe_object('pg_catalog.pg_rewrite'::pg_catalog.regclass, rule.oid, 0) END, false
+    FROM pg_catalog.pg_rewrite AS rule
+    WHERE EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+            WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = rule.oid AND d.deptype = 'n'
+                AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = c.oid)
+        AND pg_catalog.strpos(rule.ev_qual::pg_catalog.text || rule.ev_action::pg_catalog.text,
+            ':varattno 0 :vartype ' || c.reltype || ' ') > 0) AS found(attname, object, function)
