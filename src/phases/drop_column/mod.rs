@@ -330,6 +330,9 @@ impl Phase for Drop {
         if archive.is_none() && !(begun && there) {
             return keyless();
         }
+        if let Some(archive) = &archive {
+            archive.check_keys(table)?;
+        }
         let Portrait { column: old, .. } = &hanging;
         let mut steps = vec![column::add(table, name, &old.data_type, old.collation.as_deref(), None)];
         steps.extend(column::attributes(table, old, name));
