@@ -81,8 +81,19 @@ impl DropSpec {
                 key.table_sql()
             ));
         }
+        let indexes = || hanging.indexes.iter().chain(&hanging.backing);
+        if let Some((key, index)) =
+            table.incoming.iter().find_map(|key| Some((key, indexes().find(|index| index.may_carry(key))?)))
+        {
+            return refuse(format!(
+                "foreign key \"{}\" of {} may stand on unique index \"{}\", which includes it; drop that foreign key, or put an index in its place that does without",
+                key.name,
+                key.table_sql(),
+                index.name
+            ));
+        }
         if let ReplicaIdentity::Index(index) = &table.replica_identity {
-            if hanging.indexes.iter().chain(&hanging.backing).any(|found| found.name == *index) {
+            if indexes().any(|found| found.name == *index) {
                 return refuse(format!(
                     "the replica identity, index \"{index}\", uses it; choose another one first"
                 ));
@@ -97,6 +108,11 @@ impl DropSpec {
                 ConstraintKind::Exclude => {
                     return refuse(format!(
                         "constraint \"{named}\" (EXCLUDE) would go with it, and cannot be built again without a lock; drop the constraint first"
+                    ));
+                }
+                ConstraintKind::Unique if constraint.definition.contains(" WITHOUT OVERLAPS") => {
+                    return refuse(format!(
+                        "constraint \"{named}\" (WITHOUT OVERLAPS) would go with it, and cannot be built again without a lock; drop the constraint first"
                     ));
                 }
                 ConstraintKind::Unique if table.is_partitioned() => {
