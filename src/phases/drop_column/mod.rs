@@ -82,11 +82,13 @@ impl DropSpec {
             ));
         }
         let indexes = || hanging.indexes.iter().chain(&hanging.backing);
-        if let Some((key, index)) =
-            table.incoming.iter().find_map(|key| Some((key, indexes().find(|index| index.may_carry(key))?)))
-        {
+        // Where another index would carry it as well, Postgres alone knows on which it stands.
+        let other =
+            |key| table.indexes.iter().any(|found| found.may_carry(key) && indexes().all(|own| own != found));
+        let stands = |key| indexes().find(|found| found.may_carry(key)).map(|found| (key, found));
+        if let Some((key, index)) = table.incoming.iter().filter(|key| !other(key)).find_map(stands) {
             return refuse(format!(
-                "foreign key \"{}\" of {} may stand on unique index \"{}\", which includes it; drop that foreign key, or put an index in its place that does without",
+                "foreign key \"{}\" of {} stands on unique index \"{}\", which includes it; drop that foreign key, or let it stand on an index that does without",
                 key.name,
                 key.table_sql(),
                 index.name
