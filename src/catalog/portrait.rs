@@ -63,6 +63,12 @@ impl Portrait {
         })
     }
 
+    /// What refuses writes or cascades; plain indexes and statistics do neither.
+    pub(crate) fn enforcing(&self) -> Self {
+        let indexes = self.indexes.iter().filter(|index| index.unique).cloned().collect();
+        Self { indexes, statistics: Vec::new(), ..self.clone() }
+    }
+
     /// The index behind one of its constraints.
     #[must_use]
     pub fn behind(&self, constraint: &Constraint) -> Option<&Index> {

@@ -20,8 +20,8 @@ use crate::phases::way::{Direct, Quarantined, Way};
 /// | # | phase | enter | gate | window |
 /// |---|---|---|---|---|
 /// | 1 | `StopReads` | – | fleet ≥ 1 | 0, 1 |
-/// | 2 | `StopWrites` | `DROP NOT NULL`, if it was | fleet ≥ 2, soak, no references | 1, 2 |
-/// | 3 | `Drop` | save the definitions; archive the values; drop the foreign keys, constraints, indexes and statistics that use it, one by one; `DROP COLUMN` | – | 2 |
+/// | 2 | `StopWrites` | save the definitions of what refuses or cascades: its foreign keys, CHECKs, UNIQUE constraints, unique indexes, NOT NULL; drop them one by one | fleet ≥ 2, soak, no references | 1, 2 |
+/// | 3 | `Drop` | save the definitions of the rest; archive the values; drop the indexes and statistics that use it, one by one; `DROP COLUMN` | – | 2 |
 ///
 /// With [`quarantine`](DropColumn::quarantine) a phase `Quarantine` comes before `Drop`: the column is renamed away, so
 /// that whoever still uses it fails loudly, and renamed back in an instant.
@@ -29,14 +29,15 @@ use crate::phases::way::{Direct, Quarantined, Way};
 /// **Locks:** `ACCESS EXCLUSIVE` for changes of the catalog alone, under the stall budget; a foreign key's drop takes
 /// it on both tables, and so runs alone. Indexes are dropped `CONCURRENTLY`.
 ///
-/// **Rollback:** `Drop` adds the column again with its type, values, default and attributes, rebuilds its indexes
-/// `CONCURRENTLY` and its constraints `NOT VALID` and then validated. The values come from the archive, a table beside
-/// the ledger that is found by the row's key; on a table without a key `Drop` is irreversible. `StopWrites` fills what
-/// was written without the column, by [`restore_with`](Self::restore_with) or else the column's default, and makes it
-/// NOT NULL again.
+/// **Rollback:** `Drop` adds the column again with its type, values, default and attributes, and rebuilds its indexes
+/// `CONCURRENTLY`. The values come from the archive, a table beside the ledger that is found by the row's key; on a
+/// table without a key `Drop` is irreversible. `StopWrites` fills what was written without the column, by
+/// [`restore_with`](Self::restore_with) or else the column's default, makes it NOT NULL again, and rebuilds the rest:
+/// unique indexes `CONCURRENTLY`, constraints `NOT VALID` and then validated. Rows that do not fit by then are named.
 ///
-/// Refused before anything is touched, by name: a primary or partition key, a generated or identity column, a foreign
-/// key that refers to it, and what reads it: views, rules, policies, publications, triggers, generated columns.
+/// Refused before anything is touched, by name: a primary or partition key, a generated or identity column, a domain
+/// with a constraint or a default, a foreign key that refers to it, and what reads it: views, rules, policies,
+/// publications, triggers, generated columns.
 ///
 /// ```
 /// use phasewise::{DropColumn, Migration, Migrations, drop_column::StopWrites, migrations};
@@ -81,8 +82,9 @@ impl DropColumn {
 }
 
 impl<W: Copy> DropColumn<W> {
-    /// What rows get on a rollback that were written without the column, over `{column}`s. A NOT NULL column without a
-    /// default needs it.
+    /// What rows get on a rollback that were written without the column, over `{column}`s: all of them if it was NOT
+    /// NULL, else those that break a CHECK without it. A NOT NULL column without a default needs it. For a UNIQUE column
+    /// it must differ from row to row.
     #[must_use]
     pub const fn restore_with(mut self, expression: &'static str) -> Self {
         self.spec.restore_with = Some(Expr::new(expression));
@@ -144,6 +146,10 @@ macro_rules! change {
 
             fn check(&self, cx: &Context<'_>) -> Result<()> {
                 self.refuse(cx)
+            }
+
+            fn warnings(&self, cx: &Context<'_>) -> Result<Vec<String>> {
+                Ok(self.spec.warnings(cx.snapshot.table(self.spec.table)?))
             }
         }
 

@@ -106,6 +106,23 @@ impl Archive {
         })
     }
 
+    /// Refuses a table that has lost a column by which the archive finds its rows.
+    pub(crate) fn check_keys(&self, table: &Table) -> Result<()> {
+        let Some((lost, _)) = self.keys.iter().find(|(name, _)| table.find(name).is_none()) else {
+            return Ok(());
+        };
+        Err(Error::new(
+            Kind::Missing,
+            format!(
+                "archive {} finds the rows of {} by column {lost}, which the table has no longer, so that column {} cannot be brought back: if it was renamed, rename it back (by hand, or by rolling back the migration that did), then run the rollback again; if it was dropped, nobody knows any more which value belongs to which row",
+                self.relation,
+                table.sql(),
+                quote(&self.called),
+                lost = quote(lost),
+            ),
+        ))
+    }
+
     /// Makes the archive, empty. A rollback does so too, where the drop never came to it.
     pub(crate) fn create(&self) -> Step {
         let Self { relation, .. } = self;

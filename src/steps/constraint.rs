@@ -67,7 +67,7 @@ pub(crate) fn broken_check(table: &Table, name: &str) -> String {
 }
 
 /// What a CHECK's definition says of a row, in parentheses.
-fn condition(definition: &str) -> &str {
+pub(crate) fn condition(definition: &str) -> &str {
     let mut sql = definition.strip_prefix("CHECK ").unwrap_or(definition);
     for option in [" NOT VALID", " NOT ENFORCED", " NO INHERIT"] {
         sql = sql.strip_suffix(option).unwrap_or(sql);

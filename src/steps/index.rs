@@ -147,6 +147,19 @@ pub(crate) fn comment(table: &Table, name: &str, comment: &str) -> Step {
     .done_when(done)
 }
 
+/// The unique constraints and indexes over a column, as people call them.
+pub(crate) fn unique_over(table: &Table, column: &str) -> Vec<String> {
+    table
+        .indexes
+        .iter()
+        .filter(|index| index.unique && index.valid && index.uses.iter().any(|used| used == column))
+        .map(|index| match &index.constraint {
+            Some(constraint) => format!("unique constraint {}", quote(constraint)),
+            None => format!("unique index {}", quote(&index.name)),
+        })
+        .collect()
+}
+
 /// Refuses where no index can be built safely.
 pub(crate) fn check_buildable(cx: &Context<'_>, table: &Table) -> Result<()> {
     if (140_000..140_004).contains(&cx.snapshot.server_version) {

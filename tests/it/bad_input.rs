@@ -156,6 +156,11 @@ refused! {
     restore_from_no_column: &[], DropColumn::new("t", "a").restore_with("{zzz} + 1") => Definition, &["zzz", "mend the definition"];
     restore_gives_another_type: &[], DropColumn::new("t", "a").restore_with("{b}") => Definition, &["integer"];
     restore_null_in_not_null: &[], DropColumn::new("t", "a").restore_with("null::int") => Definition, &["NOT NULL", "a value that is not"];
+    drop_without_overlaps[180_000..]: &["ALTER TABLE t ADD r int4range, ADD at daterange", "ALTER TABLE t ADD CONSTRAINT apart UNIQUE (r, at WITHOUT OVERLAPS)"], DropColumn::new("t", "at") => Unsupported, &["apart", "WITHOUT OVERLAPS", "drop the constraint first"];
+    drop_included_under_a_foreign_key: &["ALTER TABLE t ADD CONSTRAINT told UNIQUE (a) INCLUDE (b)", "CREATE TABLE child (a int CONSTRAINT child_fk REFERENCES t (a))"], DropColumn::new("t", "b") => Unsupported, &["child_fk", "\"told\"", "does without"];
+    drop_of_a_not_null_domain: &["CREATE DOMAIN phone AS varchar(20) NOT NULL", "CREATE DOMAIN fax AS phone", "ALTER TABLE t ADD fax fax DEFAULT ''"], DropColumn::new("t", "fax").restore_with("''") => Unsupported, &["\"fax\"", "domain fax", "NOT NULL", "TYPE character varying(20)", "RunSql"];
+    drop_of_a_checked_domain: &["CREATE DOMAIN phone AS text CHECK (VALUE <> '')", "ALTER TABLE t ADD fax phone"], DropColumn::new("t", "fax") => Unsupported, &["phone", "CHECK", "TYPE text"];
+    drop_of_a_domain_with_a_default: &["CREATE DOMAIN phone AS text DEFAULT 'none'", "ALTER TABLE t ADD fax phone"], DropColumn::new("t", "fax") => Unsupported, &["phone", "default", "TYPE text"];
 
     table_without_columns: &[], CreateTable::new("bare") => Definition, &["bare", ".columns("];
     table_in_no_schema: &[], CreateTable::new("nowhere.x").columns([Column::new("id", "int")]) => Missing, &["nowhere"];

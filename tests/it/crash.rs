@@ -447,7 +447,13 @@ async fn retype_between_steps() {
 
 #[tokio::test]
 async fn drop_between_steps() {
-    let moments = ["StepDone/Quarantine/1", "StepDone/Drop/3", "BatchDone/Drop/3", "StepDone/Drop/4"];
+    let moments = [
+        "StepDone/StopWrites/2",
+        "StepDone/Quarantine/1",
+        "StepDone/Drop/3",
+        "BatchDone/Drop/3",
+        "StepDone/Drop/4",
+    ];
     between_steps("drop", &moments).await;
 }
 
@@ -487,7 +493,14 @@ async fn retype_in_a_rollback() {
 
 #[tokio::test]
 async fn drop_in_a_rollback() {
-    let moments = ["StepDone/Drop/1", "BatchDone/Drop/3", "StepDone/Drop/4", "StepDone/Quarantine/1"];
+    let moments = [
+        "StepDone/Drop/1",
+        "BatchDone/Drop/3",
+        "StepDone/Drop/3",
+        "StepDone/Quarantine/1",
+        "StepDone/StopWrites/1",
+        "StepDone/StopWrites/8",
+    ];
     in_a_rollback("drop", &moments).await;
 }
 

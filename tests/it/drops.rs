@@ -12,7 +12,7 @@ use phasewise::{
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::harness::{database, migrator, one, run};
+use crate::harness::{catalog, database, migrator, one, run, same};
 
 static TABLE: Migrations = migrations![Migration::new("no_faxes", DropTable::new("faxes")).not_deployed()];
 static BOTH: Migrations = migrations![
@@ -523,4 +523,41 @@ async fn one_service_does_not_purge_what_another_keeps() {
     assert!(
         !one::<bool>(&client, "SELECT EXISTS (SELECT FROM pg_class WHERE relname ~ '^archive_faxes')").await
     );
+}
+
+#[tokio::test]
+async fn an_archive_whose_key_is_gone_is_named_before_anything_is_touched() {
+    static CODED: Migrations =
+        migrations![Migration::new("no_fax", DropColumn::new("t", "fax")).not_deployed()];
+    static RETYPED: Migrations = migrations![
+        Migration::new(
+            "retyped",
+            ChangeType::new("t", "fax", "line", "bigint")
+                .up("{fax}::bigint")
+                .down("{line}::int")
+                .kept_in_sync()
+        )
+        .not_deployed()
+    ];
+    for (migrations, name) in [(&CODED, "no_fax"), (&RETYPED, "retyped")] {
+        let database = database().await;
+        let client = database.connect().await.unwrap();
+        run(&client, "CREATE TABLE t (code text NOT NULL UNIQUE, fax int)").await;
+        run(&client, "INSERT INTO t VALUES ('a', 1), ('b', 2)").await;
+        let m = migrator(&database, migrations);
+        let last = migrations.get(name).unwrap().phases().last().unwrap().name;
+        to(&m, migrations, name, last).await;
+        run(&client, "ALTER TABLE t RENAME code TO label").await;
+        let before = catalog::dump(&client).await;
+        let error = m.rollback(name, To::Start).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Missing, "{error}");
+        for said in ["archive_", "\"code\"", "\"fax\"", "rename it back"] {
+            assert!(error.to_string().contains(said), "{said}: {error}");
+        }
+        same(&before, &catalog::dump(&client).await, "something was touched");
+        run(&client, "ALTER TABLE t RENAME label TO code").await;
+        m.rollback(name, To::Start).await.unwrap();
+        let values = "SELECT string_agg(code || fax, ' ' ORDER BY code) FROM t";
+        assert_eq!(one::<String>(&client, values).await, "a1 b2");
+    }
 }

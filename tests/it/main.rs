@@ -8,6 +8,7 @@ mod crash;
 mod crowds;
 mod custom;
 mod definitions;
+mod drop_column;
 mod drops;
 mod exec;
 mod executor2;

@@ -57,12 +57,15 @@ impl<W: Writer> Phase for DropSource<W> {
         let table = cx.snapshot.table(self.0.table)?;
         let source = self.0.source.as_str();
         let saved = self.portrait(cx, table)?;
+        let archive = self.archive(cx, table, &saved)?;
+        if let Some(archive) = &archive {
+            archive.check_keys(table)?;
+        }
         let column = &saved.column;
         let values = self.0.values(cx, column)?;
         let mut steps =
             vec![column::add(table, source, &column.data_type, column.collation.as_deref(), None)];
         steps.extend(column::attributes(table, column, source));
-        let archive = self.archive(cx, table, &saved)?;
         if let Some(archive) = &archive {
             let archived = "a.\"value\"";
             let needed = format!(

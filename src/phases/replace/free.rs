@@ -119,7 +119,8 @@ impl Freed {
 
     fn free(&self, replace: &Replace, cx: &Context<'_>, table: &Table) -> Result<Vec<Step>> {
         let (source, target) = (replace.source.as_str(), replace.target.as_str());
-        let mut steps = portrait::free(table, &self.enforcing());
+        // Plain indexes and statistics stay until the source goes.
+        let mut steps = portrait::free(table, &self.portrait.enforcing());
         let column = &self.portrait.column;
         if column.not_null && column.identity.is_none() {
             steps.extend(column::undo_not_null(table, source));
@@ -168,7 +169,7 @@ impl Freed {
         if replace.synced {
             steps.extend(self.take_back_default(replace, table));
         }
-        steps.extend(portrait::rebuild(table, &self.enforcing(), replace.retype.is_some()));
+        steps.extend(portrait::rebuild(table, &self.portrait.enforcing(), replace.retype.is_some()));
         Ok(steps)
     }
 
@@ -204,12 +205,6 @@ impl Freed {
             }
         }
         steps
-    }
-
-    /// What refuses writes or cascades; plain indexes and statistics stay until the source goes.
-    fn enforcing(&self) -> Portrait {
-        let unique = self.portrait.indexes.iter().filter(|index| index.unique).cloned().collect();
-        Portrait { indexes: unique, statistics: Vec::new(), ..self.portrait.clone() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What cannot be carried over is refused at planning, with the object's name and what to do.
 
 use super::{Replace, carried};
-use crate::catalog::{Column, ConstraintKind, ForeignKey, ReplicaIdentity, Table};
+use crate::catalog::{Column, ConstraintKind, ReplicaIdentity, Table};
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
 use crate::ident::quote;
@@ -94,12 +94,7 @@ fn left_behind(replace: &Replace, table: &Table) -> Result<()> {
                 ),
             ));
         };
-        let keys: Vec<&str> = index.keys.iter().filter_map(Option::as_deref).collect();
-        let needs = |key: &&ForeignKey| {
-            key.ref_columns.len() == keys.len()
-                && key.ref_columns.iter().all(|column| keys.contains(&column.as_str()))
-        };
-        if let Some(key) = table.incoming.iter().filter(|_| index.unique).find(needs) {
+        if let Some(key) = table.incoming.iter().find(|key| index.may_carry(key)) {
             return Err(refuse(
                 replace,
                 table,

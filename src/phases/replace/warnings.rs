@@ -1,11 +1,11 @@
 //! What is no reason to refuse, but what a person should know before the first phase.
 
 use super::Replace;
-use crate::catalog::Table;
 use crate::error::Result;
 use crate::ident::quote;
 use crate::phase::Context;
 use crate::steps::archive::key_without;
+use crate::steps::index;
 
 pub(crate) fn warnings(replace: &Replace, cx: &Context<'_>) -> Result<Vec<String>> {
     let (table, source) = replace.source_in(cx.snapshot)?;
@@ -20,7 +20,7 @@ pub(crate) fn warnings(replace: &Replace, cx: &Context<'_>) -> Result<Vec<String
             replace.target.quoted()
         ));
     }
-    for key in unique(table, name) {
+    for key in index::unique_over(table, name) {
         warnings.push(format!(
             "{key} stands on both columns while both are kept: concurrent upserts with ON CONFLICT on one of them can fail with 23505 on the other"
         ));
@@ -48,17 +48,4 @@ fn names(body: &str, column: &str) -> bool {
     body.match_indices(column).any(|(at, _)| {
         !is_part(body[..at].chars().next_back()) && !is_part(body[at + column.len()..].chars().next())
     })
-}
-
-/// The unique constraints and indexes on a column.
-fn unique(table: &Table, column: &str) -> Vec<String> {
-    table
-        .indexes
-        .iter()
-        .filter(|index| index.unique && index.valid && index.uses.iter().any(|used| used == column))
-        .map(|index| match &index.constraint {
-            Some(constraint) => format!("unique constraint {}", quote(constraint)),
-            None => format!("unique index {}", quote(&index.name)),
-        })
-        .collect()
 }

@@ -103,6 +103,7 @@ pub(crate) const PARTITIONED: &[&str] = &[
     "CREATE INDEX event_code ON event (code, day)",
     "CREATE INDEX event_num ON event (num) WHERE num > 2",
     "CREATE INDEX event_spare ON event (lower(spare))",
+    "CREATE UNIQUE INDEX event_spare_once ON event (day, kind, spare) WHERE id > 0",
     "COMMENT ON COLUMN event.code IS 'of the parent'",
     "INSERT INTO event SELECT date '2026-01-01' + i * 5, i % 6, i, 'c' || i % 7, i % 9, 's' || i FROM generate_series(1, 60) i",
 ];

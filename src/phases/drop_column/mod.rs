@@ -1,19 +1,21 @@
 //! The phases of [`DropColumn`](crate::DropColumn).
 
+mod domain;
+mod stop_writes;
+
 use std::time::Duration;
 
+pub use self::stop_writes::StopWrites;
 pub use super::way::{Direct, Quarantined, Way};
-use crate::catalog::{ConstraintKind, Dependent, Portrait, Question, ReplicaIdentity, Table};
+use crate::catalog::{ConstraintKind, Dependent, Portrait, ReplicaIdentity, Table};
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
 use crate::ident::{Ident, TableName, quarantined, quote};
 use crate::phase::{Context, Dropped, Gate, Irreversible, Phase, Rollback, Window};
-use crate::step::{Batches, Step, Work};
+use crate::step::Step;
 use crate::steps::archive::{self, Archive, key_without};
-use crate::steps::{column, index, parked, portrait, refuse_foreign_leaf, trial, walking};
+use crate::steps::{column, index, parked, portrait, refuse_foreign_leaf, walking};
 
-const RELAXED: &str = "drop_column.not_null";
-const LABELS: &str = "drop_column.not_null_labels";
 const PORTRAIT: &str = "drop_column.portrait";
 
 /// A column to drop, as its user describes it.
@@ -79,8 +81,21 @@ impl DropSpec {
                 key.table_sql()
             ));
         }
+        let indexes = || hanging.indexes.iter().chain(&hanging.backing);
+        // Where another index would carry it as well, Postgres alone knows on which it stands.
+        let other =
+            |key| table.indexes.iter().any(|found| found.may_carry(key) && indexes().all(|own| own != found));
+        let stands = |key| indexes().find(|found| found.may_carry(key)).map(|found| (key, found));
+        if let Some((key, index)) = table.incoming.iter().filter(|key| !other(key)).find_map(stands) {
+            return refuse(format!(
+                "foreign key \"{}\" of {} stands on unique index \"{}\", which includes it; drop that foreign key, or let it stand on an index that does without",
+                key.name,
+                key.table_sql(),
+                index.name
+            ));
+        }
         if let ReplicaIdentity::Index(index) = &table.replica_identity {
-            if hanging.indexes.iter().chain(&hanging.backing).any(|found| found.name == *index) {
+            if indexes().any(|found| found.name == *index) {
                 return refuse(format!(
                     "the replica identity, index \"{index}\", uses it; choose another one first"
                 ));
@@ -95,6 +110,11 @@ impl DropSpec {
                 ConstraintKind::Exclude => {
                     return refuse(format!(
                         "constraint \"{named}\" (EXCLUDE) would go with it, and cannot be built again without a lock; drop the constraint first"
+                    ));
+                }
+                ConstraintKind::Unique if constraint.definition.contains(" WITHOUT OVERLAPS") => {
+                    return refuse(format!(
+                        "constraint \"{named}\" (WITHOUT OVERLAPS) would go with it, and cannot be built again without a lock; drop the constraint first"
                     ));
                 }
                 ConstraintKind::Unique if table.is_partitioned() => {
@@ -146,12 +166,25 @@ impl DropSpec {
                 format!("column {} of table {} cannot be dropped: {found}", self.name.quoted(), table.sql()),
             ));
         }
+        domain::refuse(cx, table, name)?;
         refuse_foreign_leaf(table, "archived")?;
         if table.indexes.iter().any(|found| found.uses.iter().any(|used| used == name)) {
             // A rollback builds them again.
             index::check_buildable(cx, table)?;
         }
         Ok(())
+    }
+
+    /// What release 1 must know, besides that it writes the column.
+    pub(crate) fn warnings(&self, table: &Table) -> Vec<String> {
+        index::unique_over(table, self.name.as_str())
+            .into_iter()
+            .map(|key| {
+                format!(
+                    "{key} goes in phase StopWrites, before the column does: release 1 must not name it, or its columns, in ON CONFLICT"
+                )
+            })
+            .collect()
     }
 
     /// The column's name once it is in quarantine.
@@ -198,83 +231,6 @@ impl Phase for StopReads {
     }
 }
 
-/// The column may be null, so that the fleet can stop writing it: release 2. Then it soaks.
-///
-/// Rolled back by filling what was written without it, and making it NOT NULL again, if it was.
-#[derive(Clone, Copy, Debug)]
-pub struct StopWrites {
-    pub(crate) spec: DropSpec,
-}
-
-impl Phase for StopWrites {
-    const NAME: &'static str = "StopWrites";
-    const WINDOW: Window = Window::new(1, 2);
-    const GATE: Gate = Gate::fleet(2).and_soak().and_unreferenced();
-
-    fn questions(&self, cx: &Context<'_>) -> Result<Vec<Question>> {
-        let table = cx.snapshot.table(self.spec.table)?;
-        let name = self.spec.name.as_str();
-        let expr = self.spec.restore_with.filter(|_| table.find(name).is_some());
-        Ok(expr.map(|expr| trial::expr_question(&table.sql(), &expr, name, None, None)).into_iter().collect())
-    }
-
-    fn enter(&self, cx: &Context<'_>) -> Result<Vec<Step>> {
-        let table = cx.snapshot.table(self.spec.table)?;
-        let name = self.spec.name.as_str();
-        let found = table.column(name)?;
-        if let Some(expr) = &self.spec.restore_with {
-            trial::expr_answer(cx, &table.sql(), expr, name)?;
-        }
-        // A rollback that was given up half-way may have left what enforces it without being NOT NULL yet.
-        if !found.not_null && !cx.saved::<bool>(RELAXED)?.unwrap_or(false) {
-            return Ok(Vec::new());
-        }
-        let mut steps = vec![Step::save(RELAXED, serde_json::Value::Bool(true))];
-        steps.extend(
-            table.not_null(name).map(|not_null| Step::save(LABELS, serde_json::json!(not_null.labels()))),
-        );
-        steps.extend(column::undo_not_null(table, name));
-        Ok(steps)
-    }
-
-    fn rollback(&self, cx: &Context<'_>) -> Result<Rollback> {
-        let table = cx.snapshot.table(self.spec.table)?;
-        let name = self.spec.name.as_str();
-        // Before it begins, a plan shows what the rollback would be.
-        let relaxed = match cx.saved::<bool>(RELAXED)? {
-            Some(relaxed) => relaxed,
-            None => table.find(name).is_some_and(|found| found.not_null),
-        };
-        if !relaxed {
-            return Ok(Rollback::NOTHING);
-        }
-        let quoted = self.spec.name.quoted();
-        let value = self.spec.restore_with.map_or_else(|| "DEFAULT".to_owned(), |expr| expr.over("t"));
-        let null = format!("t.{quoted} IS NOT DISTINCT FROM NULL");
-        let fill = Batches {
-            schema: table.schema.clone(),
-            table: table.name.clone(),
-            work: Work::Update { set: format!("{quoted} = {value}"), from: None },
-            condition: null.clone(),
-            verify: null,
-            keys: key_without(table, name)
-                .map(|keys| keys.into_iter().map(str::to_owned).collect())
-                .unwrap_or_default(),
-            marker: None,
-        };
-        let mut steps =
-            vec![walking(Step::batches(format!("fill column {quoted} where it is null"), fill), table)];
-        let labels: Option<(String, Option<String>)> = cx.saved(LABELS)?;
-        let labels = labels.as_ref().map(|(name, comment)| (name.as_str(), comment.as_deref()));
-        steps.extend(column::set_not_null(table, name, cx.snapshot.server_version, labels));
-        Ok(Rollback::Steps(steps))
-    }
-
-    fn soak(&self) -> Option<Duration> {
-        self.spec.soak
-    }
-}
-
 /// The column is renamed away: whoever still uses it fails loudly, and the way back is instant. Then it soaks again.
 #[derive(Clone, Copy, Debug)]
 pub struct Quarantine {
@@ -317,9 +273,9 @@ impl Phase for Quarantine {
     }
 }
 
-/// Archives the values, drops one by one what hangs on the column, and then the column.
+/// Archives the values, drops one by one what still hangs on the column, and then the column.
 ///
-/// Rolled back by adding it again, with its values from the archive and all that hung on it. Rows that were written
+/// Rolled back by adding it again, with its values from the archive and all that still hung on it. Rows that were written
 /// since are null there. Irreversible on a table without a key, since an archived value would not find its row.
 #[derive(Clone, Copy, Debug)]
 pub struct Drop {
@@ -391,6 +347,9 @@ impl Phase for Drop {
         // Where the drop stopped half-way, the column and its values are still there.
         if archive.is_none() && !(begun && there) {
             return keyless();
+        }
+        if let Some(archive) = &archive {
+            archive.check_keys(table)?;
         }
         let Portrait { column: old, .. } = &hanging;
         let mut steps = vec![column::add(table, name, &old.data_type, old.collation.as_deref(), None)];
