@@ -77,6 +77,9 @@ pub struct ForeignKey {
     pub ref_table: String,
     /// The referenced columns, paired with `columns`.
     pub ref_columns: Vec<String>,
+    /// The index of the referenced table that it stands on.
+    #[serde(default)]
+    pub index: Option<String>,
     /// `NO ACTION`, `RESTRICT`, `CASCADE`, `SET NULL` or `SET DEFAULT`.
     pub on_update: String,
     /// The same for deletes.
@@ -102,6 +105,18 @@ pub struct ForeignKey {
 }
 
 impl ForeignKey {
+    /// Whether it cannot do without `index`, of the table that it refers to.
+    pub(crate) fn stands_on(&self, index: &super::Index) -> bool {
+        self.index.as_deref() == Some(index.name.as_str())
+    }
+
+    /// Whether it changes rows when the row that they refer to goes or changes.
+    pub(crate) fn cascades(&self) -> bool {
+        [&self.on_delete, &self.on_update]
+            .iter()
+            .any(|action| !["NO ACTION", "RESTRICT"].contains(&action.as_str()))
+    }
+
     /// `FOREIGN KEY (…) REFERENCES …` with every option, but for `NOT VALID`.
     #[must_use]
     pub fn definition(&self) -> String {

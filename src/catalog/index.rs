@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ForeignKey;
-
 /// One index of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -37,15 +35,4 @@ pub struct Index {
     /// The indexes below a partitioned one, at any depth: (schema, table, index).
     #[serde(default)]
     pub children: Vec<(String, String, String)>,
-}
-
-impl Index {
-    /// Whether a foreign key may stand on it: that it does, Postgres alone knows, where there are several.
-    pub(crate) fn may_carry(&self, key: &ForeignKey) -> bool {
-        let named = |column: &String| self.keys.iter().flatten().any(|own| own == column);
-        self.unique
-            && !self.tail.contains(" WHERE ")
-            && key.ref_columns.len() == self.keys.len()
-            && key.ref_columns.iter().all(named)
-    }
 }

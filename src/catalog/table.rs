@@ -136,6 +136,20 @@ pub struct Dependent {
     /// Whether it is a function: one that takes the row goes on working without a column.
     #[serde(default)]
     pub function: bool,
+    /// Whether it is a query that names the table and no column of it: it needs the table, and none of its columns.
+    #[serde(default)]
+    pub bare: bool,
+}
+
+impl Dependent {
+    /// Whether it cannot do without a column. A function that takes the row goes on working; what is stored with the whole
+    /// row does not.
+    pub(crate) fn reads(&self, column: &str) -> bool {
+        match &self.column {
+            Some(own) => own == column,
+            None => !self.function && !self.bare,
+        }
+    }
 }
 
 /// `REPLICA IDENTITY`.
@@ -207,6 +221,17 @@ impl Table {
         self.constraints.iter().find(|found| {
             found.kind == ConstraintKind::NotNull && found.columns.iter().any(|name| name == column)
         })
+    }
+
+    /// A NOT NULL that is NOT VALID (18 and newer), as a reason to leave the column alone: rows must have a value, and those
+    /// that were there before need not.
+    pub(crate) fn late_not_null(&self, column: &str) -> Option<String> {
+        let found =
+            self.not_null(column).filter(|_| self.find(column).is_some_and(|found| !found.not_null))?;
+        Some(format!(
+            "constraint \"{}\" (NOT NULL, NOT VALID) refuses new rows without it, and holds for no others; validate it, or drop it, first",
+            found.name
+        ))
     }
 
     /// What single partitions have on a column of their own, as a reason to leave it alone.

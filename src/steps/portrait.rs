@@ -41,7 +41,8 @@ pub(crate) fn free(table: &Table, portrait: &Portrait) -> Vec<Step> {
 /// then validated. `unproven`: the column may hold by now what its checks do not allow.
 pub(crate) fn rebuild(table: &Table, portrait: &Portrait, unproven: bool) -> Vec<Step> {
     let mut steps = Vec::new();
-    for found in &portrait.indexes {
+    // One that was left invalid by a build that failed enforced nothing, and would fail again.
+    for found in portrait.indexes.iter().filter(|found| found.valid) {
         steps.extend(index::like(table, found, &found.name));
     }
     for found in portrait.constraints.iter().filter(|found| !found.inherited) {

@@ -191,6 +191,41 @@ async fn a_stale_value_neither_keeps_a_row_that_it_refers_to_nor_goes_with_it() 
     same(&before, &catalog::dump(client).await, "the way back left a difference");
 }
 
+/// It enforced nothing, and rows that are alike were there before: so it is no reason to stay.
+#[tokio::test]
+async fn an_index_that_was_never_built_does_not_come_back() {
+    static CASE: Case = Case {
+        setup: &["CREATE TABLE t (id int PRIMARY KEY, fax text)", "INSERT INTO t VALUES (1, 'a'), (2, 'a')"],
+        migrations: &FAX,
+        schema: "public",
+    };
+    let stage = Stage::set(&CASE).await;
+    let client = &stage.client;
+    let built = client.batch_execute("CREATE UNIQUE INDEX CONCURRENTLY t_fax ON t (fax)").await;
+    assert_eq!(built.expect_err("two are alike").code(), Some(&SqlState::UNIQUE_VIOLATION));
+    stage.forward(DROP).await;
+    stage.back(0).await;
+    assert_eq!(one::<i64>(client, "SELECT count(fax) FROM t").await, 2);
+    assert!(one::<bool>(client, "SELECT to_regclass('t_fax') IS NULL").await);
+}
+
+#[tokio::test]
+async fn the_plan_says_what_no_longer_follows_a_row_that_is_referred_to() {
+    static CASE: Case = Case {
+        setup: &[
+            "CREATE TABLE lines (number text PRIMARY KEY)",
+            "CREATE TABLE t (id int PRIMARY KEY, fax text CONSTRAINT follows REFERENCES lines ON DELETE SET NULL)",
+        ],
+        migrations: &FAX,
+        schema: "public",
+    };
+    let stage = Stage::set(&CASE).await;
+    let plan = stage.migrator().plan().await.expect("a plan");
+    let warnings = &plan.migrations[0].warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("\"follows\"") && warnings[0].contains("\"lines\""), "{warnings:?}");
+}
+
 #[tokio::test]
 async fn a_domain_that_has_a_say_gives_way_to_the_type_below_it() {
     static CASE: Case = Case {

@@ -416,6 +416,8 @@ CREATE VIEW "A View" AS SELECT a FROM t;
 CREATE VIEW above AS SELECT * FROM "A View";
 CREATE MATERIALIZED VIEW kept AS SELECT b FROM t;
 CREATE VIEW whole AS SELECT t FROM t;
+CREATE VIEW counted AS SELECT count(*) FROM t;
+CREATE VIEW mixed AS SELECT id, to_jsonb(t) FROM t;
 CREATE POLICY p ON t USING (a > 1);
 CREATE RULE r AS ON UPDATE TO t WHERE new.c = 'x' DO INSTEAD NOTHING;
 CREATE FUNCTION takes(t) RETURNS int LANGUAGE sql AS 'select 1';
@@ -439,6 +441,8 @@ ALTER TABLE t REPLICA IDENTITY FULL;
         (None, "column row_of of table holds"),
         (None, "column rows_of of table holds"),
         (None, "function takes(t)"),
+        (None, "view counted"),
+        (None, "view mixed"),
         (None, "view whole"),
         (Some("a"), "policy p on table t"),
         (Some("a"), "view \"A View\""),
@@ -446,12 +450,14 @@ ALTER TABLE t REPLICA IDENTITY FULL;
         (Some("b"), "generated column twice of table t"),
         (Some("b"), "materialized view kept"),
         (Some("c"), "rule r on table t"),
+        (Some("id"), "view mixed"),
     ]
     .into_iter()
     .map(|(column, object)| Dependent {
         column: column.map(str::to_owned),
         object: object.to_owned(),
         function: object.starts_with("function"),
+        bare: object == "view counted",
     })
     .collect();
     if listed {
@@ -460,6 +466,7 @@ ALTER TABLE t REPLICA IDENTITY FULL;
                 column: Some(column.to_owned()),
                 object: "publication of table t in publication listed".to_owned(),
                 function: false,
+                bare: false,
             });
         }
     }

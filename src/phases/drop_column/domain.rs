@@ -53,14 +53,14 @@ pub(super) fn refuse(cx: &Context<'_>, table: &Table, column: &str) -> Result<()
     } else if checks {
         "has a CHECK, so that a rollback would rewrite the whole table when it adds the column again"
     } else if default {
-        "has a default, which a rollback would give to every row when it adds the column again"
+        "has a default, which a rollback would give to every row when it adds the column again (give it to the column itself, where rows still need it)"
     } else {
         return Ok(());
     };
     Err(Error::new(
         Kind::Unsupported,
         format!(
-            "column {} of table {} cannot be dropped: its type, the domain {domain}, {why}; make it {base} first (ALTER COLUMN … TYPE {base}, a change of the catalog alone, by RunSql)",
+            "column {} of table {} cannot be dropped: its type, the domain {domain}, {why}; make it {base} first (ALTER COLUMN … TYPE {base}, by RunSql: a change of the catalog alone, once no CHECK and no expression or partial index uses the column)",
             quote(column),
             table.sql()
         ),

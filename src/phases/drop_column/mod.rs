@@ -7,7 +7,7 @@ use std::time::Duration;
 
 pub use self::stop_writes::StopWrites;
 pub use super::way::{Direct, Quarantined, Way};
-use crate::catalog::{ConstraintKind, Dependent, Portrait, ReplicaIdentity, Table};
+use crate::catalog::{ConstraintKind, Index, Portrait, ReplicaIdentity, Table};
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
 use crate::ident::{Ident, TableName, quarantined, quote};
@@ -50,12 +50,7 @@ impl DropSpec {
         if table.partition_key.iter().any(|key| key == name) {
             return refuse("the table is partitioned by it; move the rows to a new table".into());
         }
-        let reads = |found: &&Dependent| match &found.column {
-            Some(column) => column == name,
-            // A function that takes the row goes on working; what is stored with the whole row does not.
-            None => !found.function,
-        };
-        if let Some(dependent) = table.dependents.iter().find(reads) {
+        if let Some(dependent) = table.dependents.iter().find(|found| found.reads(name)) {
             let how = if dependent.column.is_some() { "" } else { " with the whole row" };
             return refuse(format!(
                 "{} reads it{how}; change that first, so that it does without",
@@ -82,17 +77,17 @@ impl DropSpec {
             ));
         }
         let indexes = || hanging.indexes.iter().chain(&hanging.backing);
-        // Where another index would carry it as well, Postgres alone knows on which it stands.
-        let other =
-            |key| table.indexes.iter().any(|found| found.may_carry(key) && indexes().all(|own| own != found));
-        let stands = |key| indexes().find(|found| found.may_carry(key)).map(|found| (key, found));
-        if let Some((key, index)) = table.incoming.iter().filter(|key| !other(key)).find_map(stands) {
+        let under = |index: &'_ Index| table.incoming.iter().find(|key| key.stands_on(index)).cloned();
+        if let Some((key, index)) = indexes().find_map(|index| Some((under(index)?, index))) {
             return refuse(format!(
                 "foreign key \"{}\" of {} stands on unique index \"{}\", which includes it; drop that foreign key, or let it stand on an index that does without",
                 key.name,
                 key.table_sql(),
                 index.name
             ));
+        }
+        if let Some(late) = table.late_not_null(name) {
+            return refuse(late);
         }
         if let ReplicaIdentity::Index(index) = &table.replica_identity {
             if indexes().any(|found| found.name == *index) {
@@ -177,14 +172,24 @@ impl DropSpec {
 
     /// What release 1 must know, besides that it writes the column.
     pub(crate) fn warnings(&self, table: &Table) -> Vec<String> {
-        index::unique_over(table, self.name.as_str())
-            .into_iter()
-            .map(|key| {
-                format!(
-                    "{key} goes in phase StopWrites, before the column does: release 1 must not name it, or its columns, in ON CONFLICT"
-                )
-            })
-            .collect()
+        let name = self.name.as_str();
+        let unique = index::unique_over(table, name).into_iter().map(|key| {
+            format!(
+                "{key} goes in phase StopWrites, before the column does: release 1 must not name it, or its columns, in ON CONFLICT"
+            )
+        });
+        let keys =
+            table.outgoing.iter().filter(|key| key.cascades() && key.columns.iter().any(|own| own == name));
+        let keys = keys.map(|key| {
+            format!(
+                "foreign key \"{}\" goes in phase StopWrites, before the column does: from then on it changes no row of {} when one of {}.{} goes or changes",
+                key.name,
+                table.sql(),
+                quote(&key.ref_schema),
+                quote(&key.ref_table)
+            )
+        });
+        unique.chain(keys).collect()
     }
 
     /// The column's name once it is in quarantine.

@@ -108,7 +108,7 @@ impl Phase for StopWrites {
         }
         if cx.saved::<Portrait>(KEY)?.is_none() {
             // Something may have come to hang on it that could not be rebuilt.
-            self.spec.refuse(cx, table, name)?;
+            self.spec.refuse_at_first(cx, table)?;
         }
         let enforced = self.enforced(cx, table)?;
         if !enforces(&enforced) {

@@ -27,6 +27,9 @@ pub(crate) fn check(replace: &Replace, cx: &Context<'_>) -> Result<()> {
     defaults(replace, table, source)?;
     dependents(replace, table)?;
     local(replace, table)?;
+    if let Some(late) = table.late_not_null(&source.name) {
+        return Err(refuse(replace, table, &late));
+    }
     refuse_foreign_leaf(table, "filled")?;
     if table.indexes.iter().any(|index| index.valid && index.uses.contains(&source.name)) {
         index::check_buildable(cx, table)?;
@@ -94,7 +97,7 @@ fn left_behind(replace: &Replace, table: &Table) -> Result<()> {
                 ),
             ));
         };
-        if let Some(key) = table.incoming.iter().find(|key| index.may_carry(key)) {
+        if let Some(key) = table.incoming.iter().find(|key| key.stands_on(index)) {
             return Err(refuse(
                 replace,
                 table,
@@ -251,11 +254,7 @@ pub(crate) fn dependents(replace: &Replace, table: &Table) -> Result<()> {
     let reads: Vec<&str> = table
         .dependents
         .iter()
-        .filter(|found| match &found.column {
-            Some(column) => column == source,
-            // A function that takes the row goes on working; what is stored with the whole row does not.
-            None => !found.function,
-        })
+        .filter(|found| found.reads(source))
         .map(|found| found.object.as_str())
         .collect();
     if !reads.is_empty() {

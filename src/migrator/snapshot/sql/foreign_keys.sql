@@ -20,6 +20,8 @@ FROM (
             SELECT pg_catalog.jsonb_agg(a.attname ORDER BY key.at)
             FROM pg_catalog.unnest(con.confkey) WITH ORDINALITY AS key(attnum, at)
             JOIN pg_catalog.pg_attribute AS a ON a.attrelid = con.confrelid AND a.attnum = key.attnum),
+        -- What the referenced columns are unique by.
+        'index', (SELECT i.relname FROM pg_catalog.pg_class AS i WHERE i.oid = con.conindid),
         'on_update', CASE con.confupdtype WHEN 'a' THEN 'NO ACTION' WHEN 'r' THEN 'RESTRICT' WHEN 'c' THEN 'CASCADE'
             WHEN 'n' THEN 'SET NULL' WHEN 'd' THEN 'SET DEFAULT' END,
         'on_delete', CASE con.confdeltype WHEN 'a' THEN 'NO ACTION' WHEN 'r' THEN 'RESTRICT' WHEN 'c' THEN 'CASCADE'
