@@ -49,7 +49,8 @@ async fn counting(settings: &[(&str, &str)]) -> Server {
 
 async fn shared() -> &'static Server {
     static SHARED: OnceCell<Server> = OnceCell::const_new();
-    SHARED.get_or_init(|| counting(&[])).await
+    // Room for the statements of all tests: what is thrown out shuts a gate.
+    SHARED.get_or_init(|| counting(&[("pg_stat_statements.max", "100000")])).await
 }
 
 /// A migration that stands before its gate without references, which nobody has vouched for yet.
