@@ -55,9 +55,10 @@ impl Migrator {
     pub(super) fn waits_in_vain(&self, book: &Book, candidate: &Candidate) -> Option<Refusal> {
         let judge = self.judge_for(book, candidate);
         self.migrations.iter().find_map(|entry| {
-            let refusal = judge.refuse_listed(entry, candidate);
+            let refusal = judge.refuse_listed(entry, candidate)?;
             let up_to = (!entry.is_counted_on()).then_some(entry.release());
-            refusal.filter(|refusal| refusal.misfit == Misfit::TooNew && judge.is_stuck(entry, up_to))
+            let shut = judge.shut_before(entry, up_to).filter(|_| refusal.misfit == Misfit::TooNew)?;
+            Some(judge.too_new(entry, &shut))
         })
     }
 
@@ -66,43 +67,51 @@ impl Migrator {
     }
 }
 
+/// A gate that keeps a migration from going on.
+struct Shut {
+    state: State,
+    /// The newest release that may run before it.
+    newest: u16,
+}
+
 impl Judge<'_> {
     /// Whether the build that is about to serve may do so, as far as `entry` is concerned.
     pub(super) fn has_room(&self, entry: &Entry) -> bool {
         self.goal.candidate().is_none_or(|candidate| self.refuse_listed(entry, candidate).is_none())
     }
 
-    /// Whether gates between here and `release`, or the end, are shut by others than this instance.
-    fn is_stuck(&self, entry: &Entry, release: Option<u16>) -> bool {
+    /// The first gate between here and `release`, or the end, that others than this instance keep shut.
+    fn shut_before(&self, entry: &Entry, release: Option<u16>) -> Option<Shut> {
         let fresh = self.migrator.assume_fresh;
-        let shut = |state: &State| {
-            matches!(state, State::Waiting { .. } | State::Soaking { .. } | State::Paused | State::Changed)
-        };
+        let is_shut =
+            |state: &State| matches!(state, State::Waiting { .. } | State::Soaking { .. } | State::Paused);
+        let shut = |state: State, newest: u16| Some(Shut { state, newest });
+        let here = self.book.window(entry.name()).hi;
         match self.next(entry, fresh) {
-            Next::Stop(State::HeldUp { by, .. }) => {
+            Next::Stop(State::HeldUp { by, since }) => {
                 let other = self.migrator.migrations.get(&by);
-                if other.is_none_or(|other| self.is_stuck(other, None)) {
-                    return true;
+                if other.is_none_or(|other| self.shut_before(other, None).is_some()) {
+                    return shut(State::HeldUp { by, since }, here);
                 }
             }
-            Next::Stop(state) if shut(&state) => return true,
+            Next::Stop(state) if is_shut(&state) => return shut(state, here),
             _ => {}
         }
         let entered = self.book.record(entry.name()).map_or(0, |record| record.entered);
-        let ahead = (entered + 1..entry.phases().len()).take_while(|at| {
-            let window = entry.standing(*at).map(|info| info.window);
-            !release.zip(window).is_some_and(|(release, window)| window.contains(release))
-        });
-        ahead.into_iter().any(|at| self.gate_ahead(entry, at, fresh).is_some_and(|state| shut(&state)))
+        let mut ahead = (entered + 1..entry.phases().len())
+            .map_while(|at| entry.standing(at).map(|info| (at, info.window)))
+            .take_while(|(_, window)| !release.is_some_and(|release| window.contains(release)));
+        ahead.find_map(|(at, window)| {
+            shut(self.gate_ahead(entry, at, fresh).filter(|state| is_shut(state))?, window.hi)
+        })
     }
 
     fn refuse_listed(&self, entry: &Entry, candidate: &Candidate) -> Option<Refusal> {
         let release = self.fleet().release(&Subject::of(entry, self.schema), &candidate.instance)?;
-        let name = entry.name();
-        let record = self.book.record(name);
-        let (phase, window) = (standing(record), self.book.window(name));
+        let (name, record) = (entry.name(), self.book.record(entry.name()));
+        let window = self.book.window(name);
         if release < window.lo {
-            let lo = window.lo;
+            let (phase, lo) = (standing(record), window.lo);
             return Some(Refusal::new(
                 Misfit::TooOld,
                 name,
@@ -111,28 +120,33 @@ impl Judge<'_> {
                 ),
             ));
         }
-        let state = || self.state(entry, self.migrator.assume_fresh);
-        if release > window.hi {
-            let advice = advice(&state(), window.hi);
-            return Some(Refusal::new(
-                Misfit::TooNew,
-                name,
-                format_args!(
-                    "migration {name} stands in {phase}, where releases {window} may run, and this build speaks release {release}: {advice}"
-                ),
-            ));
+        if release <= window.hi && !(entry.is_counted_on() && !record.is_some_and(Record::done)) {
+            return None;
         }
-        let missed = entry.is_counted_on() && !record.is_some_and(Record::done);
-        missed.then(|| {
-            let advice = advice(&state(), window.hi);
-            Refusal::new(
-                Misfit::TooNew,
-                name,
-                format_args!(
-                    "migration {name} stands in {phase}, and code of a build that lists it counts on all of it: {advice}"
-                ),
-            )
-        })
+        let state = self.state(entry, self.migrator.assume_fresh);
+        if release <= window.hi {
+            // What it did without a moment ago, it does without now.
+            let did_without = candidate.served;
+            // Nobody knows what that is about: it must not keep builds out for as long as another one soaks.
+            let vague = matches!(state, State::HeldUp { .. }) && entry.touches().everything;
+            if did_without || vague {
+                return None;
+            }
+        }
+        Some(self.too_new(entry, &Shut { state, newest: window.hi }))
+    }
+
+    fn too_new(&self, entry: &Entry, shut: &Shut) -> Refusal {
+        let (name, release) = (entry.name(), entry.release());
+        let phase = standing(self.book.record(name));
+        let window = self.book.window(name);
+        let lacks = match window.contains(release) {
+            true => "and code of a build that lists it counts on all of it".to_owned(),
+            false => format!("where releases {window} may run, and this build speaks release {release}"),
+        };
+        let advice = shut.advice();
+        let why = format_args!("migration {name} stands in {phase}, {lacks}: {advice}");
+        Refusal::new(Misfit::TooNew, name, why)
     }
 
     fn refuse_unlisted(&self, record: &Record, candidate: &Candidate) -> Option<Refusal> {
@@ -168,19 +182,44 @@ impl Judge<'_> {
     }
 }
 
-/// What to do about a migration that has not come far enough for a build.
-fn advice(state: &State, newest: u16) -> String {
-    let first = "Let it move on first, then deploy this build";
-    match state {
-        State::Pending => format!("it has not begun. {first}"),
-        State::InProgress => format!("it is under way. {first}"),
-        State::Paused => {
-            "it is paused. Resume it and let it move on first, then deploy this build".to_owned()
+impl Shut {
+    /// What to do about it.
+    fn advice(&self) -> String {
+        let Self { state, newest } = self;
+        let first = "Let it move on first, then deploy this build";
+        match state {
+            State::Pending => format!("it has not begun. {first}"),
+            State::InProgress => format!("it is under way. {first}"),
+            State::Paused => {
+                "it is paused. Resume it and let it move on first, then deploy this build".to_owned()
+            }
+            State::Soaking { .. } | State::HeldUp { .. } => format!("it {state}. {first}"),
+            state => format!(
+                "it {state}. Deploy a build that speaks release {newest} everywhere first, and let the migration move on, then this one"
+            ),
         }
-        State::Soaking { .. } | State::HeldUp { .. } => format!("it {state}. {first}"),
-        state => format!(
-            "it {state}. Deploy a build that speaks release {newest} everywhere first, and let the migration move on, then this one"
-        ),
+    }
+}
+
+/// Whether an error says nothing of whether this build may serve: the windows do.
+pub(super) fn leaves_the_windows(book: &Book, error: &Error) -> bool {
+    match error.kind() {
+        Kind::Busy
+        | Kind::LeaseLost
+        | Kind::Locked
+        | Kind::Backfill
+        | Kind::Step
+        | Kind::GateClosed
+        | Kind::OutsideWindow
+        // Those that may are others, such as a job.
+        | Kind::Permission => true,
+        // Planning took it once, so what it refuses now came later: no reason for those that run to be unable to start
+        // again.
+        Kind::Conflict | Kind::Missing | Kind::Unsupported => {
+            let record = error.migration().and_then(|name| book.record(name));
+            record.is_some_and(Record::begun)
+        }
+        _ => false,
     }
 }
 

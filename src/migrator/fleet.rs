@@ -95,6 +95,8 @@ pub(super) struct Candidate {
     pub(super) lists: Vec<(String, Reach)>,
     /// Where its unqualified tables are.
     pub(super) schema: String,
+    /// Whether it has been let in before.
+    pub(super) served: bool,
 }
 
 /// The fleet as the ledger shows it, and perhaps one more.

@@ -6,6 +6,7 @@ use tracing::Instrument as _;
 
 use super::backfill::unregistered;
 use super::connect::{Sql as _, get, text};
+use super::door::leaves_the_windows;
 use super::drive::note;
 use super::driver::Driver;
 use super::events::Event;
@@ -15,7 +16,6 @@ use super::ledger::{At, Book, Direction, Record};
 use super::planning;
 use super::reach::Reach;
 use super::report::Report;
-use super::start::leaves_the_windows;
 use super::status::State;
 use crate::error::{Error, Kind, Result};
 use crate::ident::quote;
@@ -63,8 +63,9 @@ impl Driver<'_> {
             let span = tracing::info_span!(target: "phasewise", "migration", name);
             let Err(error) = self.advance(entry, goal, fresh).instrument(span).await else { continue };
             let error = error.met_by(name);
-            if !self.goes_on_after(entry, &error, goal).await? {
-                return Err(error);
+            if !self.goes_on_after(entry, &error, goal).await {
+                // That somebody else has the lease now is less to know.
+                return Err(failed.filter(|_| error.kind() == Kind::Busy).unwrap_or(error));
             }
             tracing::warn!(target: "phasewise", migration = name, %error, "it stands still; those that do not touch the same go on");
             failed.get_or_insert(error);
@@ -73,12 +74,19 @@ impl Driver<'_> {
             // Boxed: seldom needed, and every future of a run would be as large.
             Box::pin(self.purge_expired()).await?;
         }
+        if let Goal::To(name, last) = goal {
+            // Those before it were to come along, no more.
+            let book = self.ledger.read(&self.session).await?;
+            if book.record(name).is_some_and(|record| record.entered > last) {
+                return Ok(());
+            }
+        }
         failed.map_or(Ok(()), Err)
     }
 
     /// Whether other migrations may move although one has failed: the failure is its own, and if a build is about to serve,
-    /// it has room all the same. One that will not be let in must not open gates.
-    async fn goes_on_after(&self, entry: &Entry, error: &Error, goal: Goal<'_>) -> Result<bool> {
+    /// it has room all the same, and needs another one. One that will not be let in must not open gates.
+    async fn goes_on_after(&self, entry: &Entry, error: &Error, goal: Goal<'_>) -> bool {
         let own = matches!(
             error.kind(),
             Kind::Definition
@@ -93,10 +101,11 @@ impl Driver<'_> {
                 | Kind::Step
         );
         if !own || goal.candidate().is_none() {
-            return Ok(own);
+            return own;
         }
-        let book = self.ledger.read(&self.session).await?;
-        Ok(leaves_the_windows(&book, error) && self.judge(&book, goal).has_room(entry))
+        let Ok(book) = self.ledger.read(&self.session).await else { return false };
+        let judge = self.judge(&book, goal);
+        leaves_the_windows(&book, error) && judge.has_room(entry) && !judge.needed().is_empty()
     }
 
     pub(super) fn judge<'a>(&'a self, book: &'a Book, goal: Goal<'a>) -> Judge<'a> {
@@ -247,6 +256,7 @@ impl Driver<'_> {
         if steps.iter().any(|step| matches!(step.action, Action::BuildIndex(_))) {
             let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity
                                        WHERE datname = current_database() AND pid <> pg_backend_pid()
+                                         AND coalesce(backend_type, 'client backend') = 'client backend'
                                          AND xact_start < clock_timestamp() - interval '1 s') AS found";
             let rows = self.session.ask(sql, &[]).await?;
             if rows.first().map_or(Ok(false), |row| get::<bool>(row, "found"))? {

@@ -309,7 +309,8 @@ pub(super) fn unchanged(entry: &Entry, record: &Record) -> Result<()> {
             phases = record.phases.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "),
             now = entry.phases().iter().map(|p| p.name).collect::<Vec<_>>().join(", "),
         ),
-    ))
+    )
+    .met_by(entry.name()))
 }
 
 impl Migrator {

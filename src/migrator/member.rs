@@ -98,8 +98,13 @@ impl Member {
             ticks.tick().await;
             let begun = Instant::now();
             let limit = self.migrator.heartbeat;
+            // One that was cut off for too long asks to be let in, whatever the database's clock says of it.
+            if !self.is_current() {
+                self.expire("the database has not heard of it for too long; it is not registered");
+                self.again(begun).await;
+                continue;
+            }
             match monitor.answer(limit, self.beat(&monitor)).await {
-                // One that was cut off for too long asks to be let in, whatever the database's clock says of it.
                 Ok(Some(conn)) if self.is_current() => {
                     self.took(begun);
                     // That it is alive does not hang on the rest of the ledger.
@@ -110,9 +115,6 @@ impl Member {
                 Ok(_) => self.again(begun).await,
                 Err(error) => {
                     tracing::warn!(target: "phasewise", %error, "the instance's heartbeat failed; trying again");
-                    if !self.is_current() {
-                        self.expire("the database has not answered its heartbeats for too long");
-                    }
                 }
             }
         }
@@ -210,7 +212,7 @@ impl Schema {
         let member = Arc::new(Member {
             migrator: migrator.clone(),
             ledger,
-            candidate,
+            candidate: Candidate { served: true, ..candidate },
             standing,
             driver: Mutex::new(None),
         });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::try_join;
 
 use super::connect::{Conn, Sql as _, get, jsonb, text};
-use super::settings::Migrator;
+use super::settings::{LEDGER_SCHEMA, Migrator};
 use super::snapshot::Scope;
 use crate::error::{Error, Kind, Result};
 use crate::ident::{MAX_BYTES, quote};
@@ -90,6 +90,16 @@ fn check_apart(migrator: &Migrator, schema: &str) -> Result<()> {
     let own = migrator.ledger_schema.as_str();
     let tables = migrator.migrations.iter().flat_map(|entry| entry.touches().tables);
     let mut schemas = tables.filter_map(|touched| touched.table.schema());
+    // As for a role of that name, by "$user".
+    if own == schema && own == LEDGER_SCHEMA && migrator.schema.is_none() {
+        return Err(Error::new(
+            Kind::Definition,
+            format!(
+                "the connection's current_schema() is {}, the ledger's: say in .schema(\"…\") where the application's tables are, or in the role's search_path",
+                quote(own)
+            ),
+        ));
+    }
     if own == schema || schemas.any(|named| named.as_str() == own) {
         return Err(no_ledger_schema(format_args!(
             "the ledger cannot be kept in schema {}: the application's tables are there, and phasewise tells its own objects from theirs by the schema",

@@ -25,6 +25,9 @@ use crate::error::{Error, Kind, Result};
 use crate::migration::{Entry, Migrations};
 use crate::plan::Plan;
 
+/// Where the ledger is, unless something else is said.
+pub(super) const LEDGER_SCHEMA: &str = "phasewise";
+
 /// Drives migrations: from phase to phase, and back.
 ///
 /// Cheap to clone. Every method opens the connections that it needs, takes them out of the pool for good, and closes
@@ -115,7 +118,7 @@ impl Migrator {
             instance: "default".to_owned(),
             observer: None,
             schema: None,
-            ledger_schema: "phasewise".to_owned(),
+            ledger_schema: LEDGER_SCHEMA.to_owned(),
             soak: Duration::from_secs(14 * 24 * 60 * 60),
             keep_archives: None,
             stall_budget: Duration::from_secs(1),
@@ -502,8 +505,8 @@ impl Migrator {
     ///
     /// [`Kind::Irreversible`] and [`Kind::OutsideWindow`] before anything is touched. [`Kind::GateClosed`] for a migration
     /// that has not begun, and [`Kind::Changed`] for one that was edited since. [`Kind::HeldBack`] where a later
-    /// migration that touches the same has begun: that one is rolled back first. So is one that this build does not
-    /// list and the ledger saw first after this one. [`Kind::Unknown`] for a name
+    /// migration that touches the same has begun: that one is rolled back first. So is one like that which this build does not
+    /// list, and which the ledger saw first after this one. [`Kind::Unknown`] for a name
     /// or phase that this build does not have, and for a phase that lies ahead; while it goes back, like
     /// [`run`](Migrator::run).
     pub async fn rollback(&self, name: &str, to: impl Into<To<'_>>) -> Result<Report> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::connect::{Sql as _, get};
-use super::door::{Misfit, Refusal};
+use super::door::{Misfit, Refusal, leaves_the_windows};
 use super::drive::Look;
 use super::fleet::{Candidate, Fleet, Subject};
 use super::gates::Goal;
@@ -24,6 +24,7 @@ impl Migrator {
         let candidate = self.candidate(&look).await?;
         let (mut pause, mut turn) = (Duration::from_millis(200), 0_u32);
         loop {
+            self.judge(&look, Goal::Serve(&candidate)).unchanged()?;
             self.refuse_what_is_too_old(&look.book, &candidate)?;
             // What is left of the time to wait is all that another driver gets.
             let left = self.start_wait.saturating_sub(begun.elapsed()).min(self.lease_wait);
@@ -53,10 +54,14 @@ impl Migrator {
             };
             // With nothing to migrate there is no ledger yet, and still a fleet to join.
             if !look.facts.has_ledger {
-                if let Err(error) = self.found(&mut look).await {
-                    // A job with more rights makes it.
-                    let awaited = error.kind() == Kind::Permission && !self.drives_at_start;
-                    if !awaited || begun.elapsed() >= self.start_wait {
+                // Whoever founds it finds out whether the database is fresh: where there is anything to do, a job.
+                let left = if self.drives_at_start { None } else { self.refusal(&look.book, &candidate) };
+                let founded = match left {
+                    Some(refusal) => Err(refusal.error),
+                    None => self.found(&mut look).await.map(drop),
+                };
+                if let Err(error) = founded {
+                    if self.drives_at_start || begun.elapsed() >= self.start_wait {
                         return Err(error);
                     }
                     look = self.look_again(&mut pause).await?;
@@ -135,6 +140,7 @@ impl Migrator {
                 failed: None,
             },
             lists: lists.collect(),
+            served: false,
             schema: schema.clone(),
         })
     }
@@ -180,27 +186,5 @@ impl Migrator {
         // What this build says of it counts for more than what another one said.
         let entry = self.migrations.get(&record.name);
         entry.map_or_else(|| Subject::recorded(record), |entry| Subject::of(entry, schema))
-    }
-}
-
-/// Whether an error says nothing of whether this build may serve: the windows do.
-pub(super) fn leaves_the_windows(book: &Book, error: &Error) -> bool {
-    match error.kind() {
-        Kind::Busy
-        | Kind::LeaseLost
-        | Kind::Locked
-        | Kind::Backfill
-        | Kind::Step
-        | Kind::GateClosed
-        | Kind::OutsideWindow
-        // Those that may are others, such as a job.
-        | Kind::Permission => true,
-        // Planning took it once, so what it refuses now came later: no reason for those that run to be unable to start
-        // again.
-        Kind::Conflict | Kind::Missing | Kind::Unsupported => {
-            let record = error.migration().and_then(|name| book.record(name));
-            record.is_some_and(Record::begun)
-        }
-        _ => false,
     }
 }

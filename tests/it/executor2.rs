@@ -55,7 +55,7 @@ async fn no_rollback_under_a_later_migration() {
     let error = both.rollback("table", To::Start).await.unwrap_err();
     assert_eq!(error.kind(), Kind::HeldBack);
     assert!(error.to_string().contains("under column"), "{error}");
-    // A build that does not list the later one cannot tell.
+    // To a build that does not list the later one the ledger says so.
     let error = migrator(&database, &FIRST).rollback("table", To::Start).await.unwrap_err();
     assert_eq!(error.kind(), Kind::HeldBack);
     assert!(error.to_string().contains("with a build that lists it"), "{error}");

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use phasewise::{
     AddColumn, AddIndex, BackfillPolicy, CreateTable, Kind, Migration, Migrations, Migrator, RenameColumn,
-    State, Throttle, create_table::Column, migrations, rename_column,
+    RunSql, State, Throttle, To, create_table::Column, migrations, rename_column,
 };
 use tokio_postgres::Client;
 
-use super::{RENAME, build, phase, stage};
+use super::{RENAME, build, heard, listened, phase, stage};
 use crate::harness::{migrator, one, run, until};
 
 static ADD: Migrations = migrations![Migration::new("add", AddColumn::new("t", "more", "text"))];
@@ -55,7 +55,7 @@ async fn a_build_that_leaves_driving_to_jobs_waits_for_them() {
         .drive_at_start(false)
         .settle(Duration::ZERO);
     let error = poor.clone().start_wait(Duration::ZERO).start().await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Permission, "{error}");
+    assert_eq!((error.kind(), error.migration()), (Kind::OutsideWindow, Some("new")), "{error}");
 
     for rights in ["USAGE ON SCHEMAS", "SELECT, INSERT, UPDATE, DELETE ON TABLES"] {
         run(&client, &format!("ALTER DEFAULT PRIVILEGES GRANT {rights} TO \"{role}\"")).await;
@@ -133,4 +133,94 @@ async fn nor_batches_that_something_holds_back() {
     assert_eq!(schema.report().get("second").unwrap().phase.as_deref(), Some("WriteBoth"));
     schema.leave().await.unwrap();
     held(&BOTH).start().await.unwrap().leave().await.unwrap();
+}
+
+/// Who founds the ledger knows whether the database is fresh, and nobody does afterwards.
+#[tokio::test]
+async fn a_build_that_leaves_driving_to_jobs_leaves_a_fresh_database_to_them() {
+    static LIST: Migrations = migrations![
+        Migration::new(
+            "create",
+            CreateTable::new("t").columns([Column::new("id", "int"), Column::new("name", "text")])
+        ),
+        Migration::new("ren", RENAME).deployed::<rename_column::StopOldWrites>(),
+    ];
+    let database = crate::harness::database().await;
+    let waits = migrator(&database, &LIST).drive_at_start(false);
+    let error = waits.clone().start().await.unwrap_err();
+    assert_eq!((error.kind(), error.migration()), (Kind::OutsideWindow, Some("create")), "{error}");
+    let waits = waits.start_wait(Duration::from_secs(60));
+    let waits = tokio::spawn(async move { waits.start().await });
+    assert!(migrator(&database, &LIST).run().await.unwrap().fresh);
+    waits.await.unwrap().unwrap().leave().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_edited_definition_is_named_at_once() {
+    static FIRST: Migrations =
+        migrations![Migration::new("sql", RunSql::new(&["SELEC 1"]).irreversible("a test"))];
+    static THEN: Migrations =
+        migrations![Migration::new("sql", RunSql::new(&["SELECT 1"]).irreversible("a test"))];
+    let (database, _client) = stage().await;
+    migrator(&database, &FIRST).run().await.unwrap_err();
+    let then = migrator(&database, &THEN).start_wait(Duration::from_secs(3600));
+    let error = then.start().await.unwrap_err();
+    assert_eq!((error.kind(), error.migration()), (Kind::Changed, Some("sql")), "{error}");
+    then.dangerous_accept_changed("sql").await.unwrap();
+    then.start().await.unwrap().leave().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_build_did_without_a_moment_ago_does_not_shut_it_out() {
+    let (database, client) = stage().await;
+    let (schema, events) = listened(migrator(&database, &ADD).heartbeat(Duration::from_millis(200))).await;
+    migrator(&database, &ADD).rollback("add", To::Start).await.unwrap();
+    run(&client, "DELETE FROM phasewise.instances").await;
+    heard(&events, "returned").await;
+    assert!(!events.lock().unwrap().contains(&"shut out"));
+    schema.leave().await.unwrap();
+    // A new one counts on it.
+    let error = migrator(&database, &ADD).start().await.unwrap_err();
+    assert!(error.to_string().contains("it is paused"), "{error}");
+}
+
+#[tokio::test]
+async fn what_waits_behind_another_migration_is_waited_for_if_it_says_what_it_is_about() {
+    static BEHIND: [Migrations; 2] = [
+        migrations![
+            Migration::new("ren", RENAME).deployed::<rename_column::WriteBoth>(),
+            Migration::new("sql", RunSql::new(&["SELECT 1"]).irreversible("a test"))
+        ],
+        migrations![
+            Migration::new("ren", RENAME).deployed::<rename_column::WriteBoth>(),
+            Migration::new("sql", RunSql::new(&["SELECT 1"]).irreversible("a test").touches(&["t"]))
+        ],
+    ];
+    let (database, _client) = stage().await;
+    let schema = migrator(&database, &BEHIND[0]).start().await.unwrap();
+    assert!(matches!(schema.report().get("sql").unwrap().state, State::HeldUp { .. }));
+    schema.leave().await.unwrap();
+    let error = migrator(&database, &BEHIND[1]).start().await.unwrap_err();
+    assert_eq!((error.kind(), error.migration()), (Kind::OutsideWindow, Some("sql")), "{error}");
+    assert!(error.to_string().contains("it waits for migration ren, which touches the same"), "{error}");
+}
+
+#[tokio::test]
+async fn a_build_that_comes_too_early_is_told_of_those_that_do_not_know_the_migration() {
+    static ELSEWHERE: Migrations =
+        migrations![Migration::new("seen", AddIndex::new("t", "t_id").columns(&["id"]))];
+    static EARLY: Migrations = migrations![
+        Migration::new("seen", AddIndex::new("t", "t_id").columns(&["id"])),
+        Migration::new("ren", RENAME).deployed::<rename_column::SwitchReads>(),
+    ];
+    let (database, _client) = stage().await;
+    let old = migrator(&database, &ELSEWHERE).start().await.unwrap();
+    let error = migrator(&database, &EARLY).start().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::OutsideWindow, "{error}");
+    for said in
+        [format!("instance {} of default speaks 0", old.id()), "speaks release 1 everywhere".to_owned()]
+    {
+        assert!(error.to_string().contains(&said), "{error}");
+    }
+    old.leave().await.unwrap();
 }
