@@ -120,7 +120,8 @@ impl Judge<'_> {
                 ),
             ));
         }
-        if release <= window.hi && !(entry.is_counted_on() && !record.is_some_and(Record::done)) {
+        let missed = entry.is_counted_on() && !record.is_some_and(Record::done);
+        if release <= window.hi && !missed {
             return None;
         }
         let state = self.state(entry, self.migrator.assume_fresh);
