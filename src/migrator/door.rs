@@ -41,14 +41,15 @@ impl Refusal {
 }
 
 impl Migrator {
-    /// The first migration beside which an instance may not serve.
+    /// The first migration beside which an instance may not serve: one that has gone beyond it, if there is any, since
+    /// nothing mends that.
     pub(super) fn refusal(&self, book: &Book, candidate: &Candidate) -> Option<Refusal> {
         let judge = self.judge_for(book, candidate);
-        let mut unlisted = book.records.values().filter(|record| self.migrations.get(&record.name).is_none());
-        self.migrations
-            .iter()
-            .find_map(|entry| judge.refuse_listed(entry, candidate))
-            .or_else(|| unlisted.find_map(|record| judge.refuse_unlisted(record, candidate)))
+        let unlisted = book.records.values().filter(|record| self.migrations.get(&record.name).is_none());
+        let listed = self.migrations.iter().filter_map(|entry| judge.refuse_listed(entry, candidate));
+        let all = listed.chain(unlisted.filter_map(|record| judge.refuse_unlisted(record, candidate)));
+        // `false` comes first, and of equals the first.
+        all.min_by_key(|refusal| refusal.misfit != Misfit::TooOld)
     }
 
     /// The first migration that has no room for this instance yet, and waits for what the instance cannot bring about.
@@ -75,9 +76,15 @@ struct Shut {
 }
 
 impl Judge<'_> {
-    /// Whether the build that is about to serve may do so, as far as `entry` is concerned.
-    pub(super) fn has_room(&self, entry: &Entry) -> bool {
-        self.goal.candidate().is_none_or(|candidate| self.refuse_listed(entry, candidate).is_none())
+    /// Whether code counts on it, without a word, and it is not done. What does not say what it is about must not keep builds
+    /// out for as long as another one soaks.
+    pub(super) fn is_missed(&self, entry: &Entry) -> bool {
+        let done = self.book.record(entry.name()).is_some_and(Record::done);
+        let is_held = || {
+            matches!(self.next(entry, self.migrator.assume_fresh), Next::Stop(State::HeldUp { .. }))
+                && self.shut_before(entry, None).is_some()
+        };
+        entry.is_counted_on() && !done && !(entry.touches().everything && is_held())
     }
 
     /// The first gate between here and `release`, or the end, that others than this instance keep shut.
@@ -120,20 +127,12 @@ impl Judge<'_> {
                 ),
             ));
         }
-        let missed = entry.is_counted_on() && !record.is_some_and(Record::done);
+        // What it did without a moment ago, it does without now.
+        let missed = !candidate.served && self.is_missed(entry);
         if release <= window.hi && !missed {
             return None;
         }
         let state = self.state(entry, self.migrator.assume_fresh);
-        if release <= window.hi {
-            // What it did without a moment ago, it does without now.
-            let did_without = candidate.served;
-            // Nobody knows what that is about: it must not keep builds out for as long as another one soaks.
-            let vague = matches!(state, State::HeldUp { .. }) && entry.touches().everything;
-            if did_without || vague {
-                return None;
-            }
-        }
         Some(self.too_new(entry, &Shut { state, newest: window.hi }))
     }
 

@@ -85,7 +85,7 @@ impl Driver<'_> {
     }
 
     /// Whether other migrations may move although one has failed: the failure is its own, and if a build is about to serve,
-    /// it has room all the same, and needs another one. One that will not be let in must not open gates.
+    /// it needs another one and not that. One that will not be let in must not open gates.
     async fn goes_on_after(&self, entry: &Entry, error: &Error, goal: Goal<'_>) -> bool {
         let own = matches!(
             error.kind(),
@@ -104,8 +104,8 @@ impl Driver<'_> {
             return own;
         }
         let Ok(book) = self.ledger.read(&self.session).await else { return false };
-        let judge = self.judge(&book, goal);
-        leaves_the_windows(&book, error) && judge.has_room(entry) && !judge.needed().is_empty()
+        let needed = self.judge(&book, goal).needed();
+        leaves_the_windows(&book, error) && !needed.is_empty() && !needed.contains(entry.name())
     }
 
     pub(super) fn judge<'a>(&'a self, book: &'a Book, goal: Goal<'a>) -> Judge<'a> {

@@ -161,7 +161,7 @@ impl Judge<'_> {
                     && goes_first(place < at, begun(entry), begun(other))
                     && other.touches().overlaps(&touches, self.schema)
             });
-            let lacks = release.is_some_and(|release| entry.is_counted_on() || !window.contains(release));
+            let lacks = release.is_some_and(|release| self.is_missed(entry) || !window.contains(release));
             if lacks || holds_up {
                 needed.insert(entry.name());
             }

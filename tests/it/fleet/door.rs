@@ -117,6 +117,8 @@ async fn nor_batches_that_something_holds_back() {
     static FIRST: Migrations = migrations![
         Migration::new("ren", RENAME).deployed::<rename_column::WriteBoth>(),
         Migration::new("second", SECOND).not_deployed(),
+        // Behind both, for as long as they soak; and no reason to go through their batches.
+        Migration::new("sql", RunSql::new(&["SELECT 1"]).irreversible("a test")),
     ];
     static BOTH: Migrations = migrations![
         Migration::new("ren", RENAME).deployed::<rename_column::WriteBoth>(),
@@ -223,4 +225,31 @@ async fn a_build_that_comes_too_early_is_told_of_those_that_do_not_know_the_migr
         assert!(error.to_string().contains(&said), "{error}");
     }
     old.leave().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_build_from_the_past_adds_nothing_before_it_is_refused() {
+    let (database, client) = stage().await;
+    let done = migrator(&database, &super::RELEASE[3]);
+    done.run().await.unwrap();
+    run(&client, "UPDATE phasewise.migrations SET entered = 6, moving = NULL").await;
+    let error = migrator(&database, &ADD).start_wait(Duration::from_secs(3600)).start().await.unwrap_err();
+    assert_eq!((error.kind(), error.migration()), (Kind::OutsideWindow, Some("ren")), "{error}");
+    let added = "SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'more'";
+    assert_eq!(one::<i64>(&client, added).await, 0);
+}
+
+/// It waits for nothing but its turn.
+#[tokio::test]
+async fn sql_that_is_merely_next_is_waited_for() {
+    static LIST: Migrations = migrations![
+        Migration::new("index", AddIndex::new("t", "t_name").columns(&["name"])),
+        Migration::new("sql", RunSql::new(&["CREATE TABLE audit (id int)"]).irreversible("a test")),
+    ];
+    let (database, client) = stage().await;
+    migrator(&database, &ADD).run().await.unwrap();
+    let error = migrator(&database, &LIST).drive_at_start(false).start().await.unwrap_err();
+    assert_eq!((error.kind(), error.migration()), (Kind::OutsideWindow, Some("sql")), "{error}");
+    migrator(&database, &LIST).start().await.unwrap().leave().await.unwrap();
+    run(&client, "SELECT id FROM audit").await;
 }
