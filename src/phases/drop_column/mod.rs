@@ -7,7 +7,7 @@ use std::time::Duration;
 
 pub use self::stop_writes::StopWrites;
 pub use super::way::{Direct, Quarantined, Way};
-use crate::catalog::{ConstraintKind, Index, Portrait, ReplicaIdentity, Table};
+use crate::catalog::{ConstraintKind, Portrait, ReplicaIdentity, Table};
 use crate::error::{Error, Kind, Result};
 use crate::expr::Expr;
 use crate::ident::{Ident, TableName, quarantined, quote};
@@ -77,8 +77,11 @@ impl DropSpec {
             ));
         }
         let indexes = || hanging.indexes.iter().chain(&hanging.backing);
-        let under = |index: &'_ Index| table.incoming.iter().find(|key| key.stands_on(index)).cloned();
-        if let Some((key, index)) = indexes().find_map(|index| Some((under(index)?, index))) {
+        let mut stands = table
+            .incoming
+            .iter()
+            .filter_map(|key| indexes().find(|index| key.stands_on(index)).map(|index| (key, index)));
+        if let Some((key, index)) = stands.next() {
             return refuse(format!(
                 "foreign key \"{}\" of {} stands on unique index \"{}\", which includes it; drop that foreign key, or let it stand on an index that does without",
                 key.name,
